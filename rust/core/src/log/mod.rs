@@ -1,0 +1,400 @@
+//! The embedded store: one append-only log for everything, one committer, one sync for everybody who waits.
+//!
+//! A directory with a lock, a manifest, numbered segments and derived files. The bytes are described in
+//! `docs/log-format.md`. An answer given by [`Journal::outcome`] as stored has been covered by a completed `fdatasync`.
+
+mod batch;
+mod chain;
+mod checkpoint;
+mod committer;
+pub mod format;
+mod heads;
+mod housekeeper;
+mod manifest;
+mod options;
+mod queue;
+mod reader;
+mod recovery;
+mod scan;
+mod segment;
+mod settlement;
+mod sidecar;
+mod space;
+mod whole_file;
+
+pub use options::LogOptions;
+
+use crate::entities::shard::shard_of;
+use crate::error::{Result, StoreError};
+use crate::io::{Door, Lock, LockOutcome, Mode, PathKind};
+use crate::journal::{EntityKey, Journal, JournalStats, MAX_NAME_BYTES, Outcome, Read, StoredEvent, Ticket, Unit};
+use chain::Chain;
+use checkpoint::Reach;
+use committer::Committer;
+use heads::Heads;
+use manifest::Manifest;
+use parking_lot::{Mutex, RwLock};
+use queue::Queue;
+use settlement::Settlement;
+use space::{Job, Space};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::thread::JoinHandle;
+
+/// What was found when the log was opened.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Opened {
+    /// Whether the store was made by this opening.
+    pub created: bool,
+    /// Entities with at least one event.
+    pub entities: u64,
+    /// Position of the last event.
+    pub position: u64,
+    /// A torn tail that was dropped.
+    pub torn: Option<Torn>,
+    /// Whether the last batch was undecided and has been copied into a new segment.
+    pub undecided_copied: bool,
+    /// Bytes of batches read.
+    pub scanned_bytes: u64,
+    /// How long it took.
+    pub elapsed_nanos: u64,
+}
+
+/// Bytes behind the last valid batch that no completed sync covered.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Torn {
+    /// The segment's file.
+    pub path: PathBuf,
+    /// Where they start.
+    pub offset: u64,
+    /// How many there are, up to the last that is not zero.
+    pub bytes: u64,
+}
+
+#[derive(Debug)]
+struct Shared {
+    door: Arc<dyn Door>,
+    path: PathBuf,
+    options: LogOptions,
+    store: [u8; 16],
+    shards: u16,
+    queue: Queue,
+    settlement: Settlement,
+    space: Space,
+    heads: Mutex<Heads>,
+    chain: RwLock<Chain>,
+    /// How far the log is durable.
+    reach: Mutex<Reach>,
+    batches: AtomicU64,
+    bytes: AtomicU64,
+}
+
+impl Shared {
+    fn reach(&self) -> Reach {
+        self.reach.lock().clone()
+    }
+}
+
+/// An open log.
+#[derive(Debug)]
+pub struct Log {
+    shared: Arc<Shared>,
+    opened: Opened,
+    opened_by: u32,
+    lock: Box<dyn Lock>,
+    forked: AtomicBool,
+    closed: AtomicBool,
+    threads: Mutex<Option<Threads>>,
+}
+
+#[derive(Debug)]
+struct Threads {
+    committer: JoinHandle<()>,
+    housekeeper: JoinHandle<()>,
+}
+
+fn random_u64(door: &dyn Door) -> u64 {
+    let mut bytes = [0; 8];
+    door.random(&mut bytes);
+    u64::from_le_bytes(bytes)
+}
+
+impl Log {
+    /// Opens the store in the directory `path`; makes it where there is nothing. The parent directory exists.
+    ///
+    /// # Errors
+    /// `Format` (not a store, or an impossible option), `Locked`, `Corrupt`, `Full`, `Io`. Nothing that was acknowledged is ever
+    /// removed to make an opening succeed.
+    pub fn open(door: Arc<dyn Door>, path: &Path, options: LogOptions) -> Result<Self> {
+        options.check()?;
+        let started = door.wall_nanos();
+        let ids = enter_directory(&*door, path)?;
+        let lock_path = path.join("LOCK");
+        let lock = match door.lock(&lock_path).map_err(|e| StoreError::io(&lock_path, "locking the store", e))? {
+            LockOutcome::Held(lock) => lock,
+            LockOutcome::Taken(pid) => return Err(StoreError::Locked { path: path.to_path_buf(), pid }),
+        };
+        // The directory is read again now that nobody else can change it.
+        let ids = if ids.is_empty() { ids } else { segment_ids(&*door, path)? };
+        let manifest = Manifest::read(&*door, path)?;
+        let created = manifest.is_none() && ids.is_empty();
+        remove_leftovers(&*door, path)?;
+        let recovered = if created {
+            recovery::create(&*door, path, &options)?
+        } else {
+            recovery::recover(&*door, path, &options, manifest.as_ref(), &ids)?
+        };
+        let current = recovered.chain.manifest(recovered.store, recovered.shards);
+        if manifest.as_ref() != Some(&current) {
+            current.write(&*door, path)?;
+        }
+        // Names given by an earlier opening whose sync of the directory failed are made durable before anything is served.
+        door.sync_dir(path).map_err(|e| StoreError::io(path, "syncing the directory", e))?;
+        let opened = Opened {
+            created,
+            entities: recovered.heads.stored(),
+            position: recovered.reach.position,
+            torn: recovered.torn.clone(),
+            undecided_copied: recovered.undecided_copied,
+            scanned_bytes: recovered.scanned_bytes,
+            elapsed_nanos: door.wall_nanos().saturating_sub(started),
+        };
+        Self::start(door, path, options, lock, recovered, opened)
+    }
+
+    fn start(
+        door: Arc<dyn Door>,
+        path: &Path,
+        options: LogOptions,
+        lock: Box<dyn Lock>,
+        recovered: recovery::Recovered,
+        opened: Opened,
+    ) -> Result<Self> {
+        let active = recovered.active;
+        let (file, _) = segment::open(&*door, path, active.id, Mode::Write)?;
+        let used = recovered.reach.point.offset;
+        let space = Space::new(&*door, path, active.id, recovered.filled, used, options.segment_bytes)?;
+        if let Some(sealed) = recovered.sealed {
+            space.ask(Job::Sealed(sealed));
+            space.ask(Job::Checkpoint);
+        }
+        let opened_by = door.pid();
+        let shared = Arc::new(Shared {
+            door,
+            path: path.to_path_buf(),
+            options,
+            store: recovered.store,
+            shards: recovered.shards,
+            queue: Queue::new(),
+            settlement: Settlement::default(),
+            space,
+            heads: Mutex::new(recovered.heads),
+            chain: RwLock::new(recovered.chain),
+            reach: Mutex::new(recovered.reach),
+            batches: AtomicU64::new(0),
+            bytes: AtomicU64::new(0),
+        });
+        let committer = Committer::new(Arc::clone(&shared), file, active, recovered.unproven);
+        let spawn = |name: &str, work: Box<dyn FnOnce() + Send>| {
+            std::thread::Builder::new()
+                .name(name.to_owned())
+                .spawn(work)
+                .map_err(|e| StoreError::io(path, "starting a thread", e))
+        };
+        let keeper = Arc::clone(&shared);
+        let housekeeper = spawn("ego-housekeeper", Box::new(move || housekeeper::run(&keeper)))?;
+        let committer = match spawn("ego-committer", Box::new(move || committer.run())) {
+            Ok(committer) => committer,
+            Err(error) => {
+                shared.space.ask(Job::Stop);
+                let _ = housekeeper.join();
+                return Err(error);
+            }
+        };
+        let threads = Mutex::new(Some(Threads { committer, housekeeper }));
+        Ok(Self {
+            shared,
+            opened,
+            opened_by,
+            lock,
+            forked: AtomicBool::new(false),
+            closed: AtomicBool::new(false),
+            threads,
+        })
+    }
+
+    /// What was found when the log was opened.
+    #[must_use]
+    pub fn opened(&self) -> &Opened {
+        &self.opened
+    }
+
+    /// Shards of the store.
+    #[must_use]
+    pub fn shards(&self) -> u16 {
+        self.shared.shards
+    }
+
+    fn check_process(&self) -> Result<()> {
+        if self.forked.load(Ordering::Relaxed) {
+            return Err(StoreError::Forked { path: self.shared.path.clone(), pid: self.opened_by });
+        }
+        Ok(())
+    }
+
+    fn check_open(&self) -> Result<()> {
+        self.check_process()?;
+        if self.closed.load(Ordering::Relaxed) { Err(StoreError::Closed) } else { Ok(()) }
+    }
+}
+
+/// Checks that `path` is, or can become, a store, and gives the ids of the segments there.
+fn enter_directory(door: &dyn Door, path: &Path) -> Result<Vec<u32>> {
+    let io = |e| StoreError::io(path, "opening the store", e);
+    let format = |detail: &str| StoreError::Format { path: path.to_path_buf(), detail: detail.to_owned() };
+    match door.kind(path).map_err(io)? {
+        PathKind::Directory => {}
+        PathKind::Missing => {
+            let parent = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
+            if door.kind(parent).map_err(io)? != PathKind::Directory {
+                return Err(format("the parent directory does not exist; create it first"));
+            }
+            door.create_dir(path).map_err(|e| StoreError::io(path, "creating the store's directory", e))?;
+            door.sync_dir(parent).map_err(|e| StoreError::io(parent, "syncing the directory", e))?;
+            return Ok(Vec::new());
+        }
+        PathKind::File | PathKind::Other => {
+            return Err(format("a store is a directory, and this is a file; choose another path"));
+        }
+    }
+    let names = door.list(path).map_err(io)?;
+    let known = |name: &PathBuf| {
+        ["LOCK", "MANIFEST"].iter().any(|known| name.ends_with(known)) || segment::segment_id(name).is_some()
+    };
+    if !names.is_empty() && !names.iter().any(known) {
+        return Err(format("the directory holds other files and no ego log; choose an empty or a new directory"));
+    }
+    Ok(names.iter().filter_map(|name| segment::segment_id(name)).collect())
+}
+
+fn segment_ids(door: &dyn Door, path: &Path) -> Result<Vec<u32>> {
+    let names = door.list(path).map_err(|e| StoreError::io(path, "opening the store", e))?;
+    Ok(names.iter().filter_map(|name| segment::segment_id(name)).collect())
+}
+
+fn remove_leftovers(door: &dyn Door, path: &Path) -> Result<()> {
+    let names = door.list(path).map_err(|e| StoreError::io(path, "opening the store", e))?;
+    for name in names.iter().filter(|name| segment::is_leftover(name)) {
+        door.unlink(name).map_err(|e| StoreError::io(name, "removing a leftover", e))?;
+    }
+    Ok(())
+}
+
+impl Journal for Log {
+    fn append(&self, unit: &Unit<'_>) -> Result<Ticket> {
+        self.check_open()?;
+        let len = format::unit_len(unit);
+        let names = unit.records.iter().map(|r| r.name.len()).chain([unit.entity.kind.len(), unit.entity.id.len()]);
+        let cap = self.shared.options.max_unit_bytes as usize;
+        if len > cap || names.max().unwrap_or(0) > MAX_NAME_BYTES {
+            return Err(StoreError::TooLarge {
+                kind: Arc::clone(&unit.entity.kind),
+                id: Arc::clone(&unit.entity.id),
+                size: len as u64,
+                cap: cap as u64,
+            });
+        }
+        self.shared.queue.push(unit, len, shard_of(unit.entity.hash(), self.shared.shards))
+    }
+
+    fn kick(&self) {
+        self.shared.queue.kick();
+    }
+
+    fn settled(&self) -> Ticket {
+        self.shared.settlement.settled()
+    }
+
+    fn outcome(&self, ticket: Ticket) -> Outcome {
+        self.shared.settlement.outcome(ticket)
+    }
+
+    fn on_settled(&self, wake: Arc<dyn Fn() + Send + Sync>) {
+        self.shared.settlement.on_settled(wake);
+    }
+
+    fn poisoned(&self) -> Option<StoreError> {
+        self.shared.settlement.poisoned()
+    }
+
+    fn revision(&self, entity: &EntityKey) -> Result<u64> {
+        self.check_open()?;
+        Ok(self.shared.heads.lock().get(&entity.kind, &entity.id, entity.hash()).map_or(0, |head| head.revision))
+    }
+
+    fn kinds_of(&self, id: &str) -> Vec<Arc<str>> {
+        if self.check_open().is_err() {
+            return Vec::new();
+        }
+        self.shared.heads.lock().kinds_of(id)
+    }
+
+    fn read_entity(
+        &self,
+        entity: &EntityKey,
+        from: u64,
+        visit: &mut dyn FnMut(StoredEvent<'_>) -> Read,
+    ) -> Result<u64> {
+        self.check_open()?;
+        reader::read_entity(&self.shared, entity, from, visit)
+    }
+
+    fn read_from(&self, from: u64, visit: &mut dyn FnMut(&EntityKey, StoredEvent<'_>) -> Read) -> Result<()> {
+        self.check_open()?;
+        reader::read_from(&self.shared, from, visit)
+    }
+
+    fn stats(&self) -> JournalStats {
+        if self.check_open().is_err() {
+            return JournalStats::default();
+        }
+        let units = self.shared.queue.accepted();
+        JournalStats {
+            position: self.shared.reach.lock().position,
+            entities: self.shared.heads.lock().stored(),
+            units,
+            batches: self.shared.batches.load(Ordering::Relaxed),
+            bytes: self.shared.bytes.load(Ordering::Relaxed),
+            pending: units.saturating_sub(self.settled()),
+        }
+    }
+
+    fn abandon_after_fork(&self) {
+        self.forked.store(true, Ordering::Relaxed);
+        self.lock.abandon();
+    }
+
+    fn close(&self) -> Result<()> {
+        self.check_process()?;
+        let Some(threads) = self.threads.lock().take() else { return Ok(()) };
+        self.closed.store(true, Ordering::Relaxed);
+        self.shared.queue.refuse(StoreError::Closed, true);
+        let committed = threads.committer.join();
+        self.shared.space.ask(Job::Stop);
+        let kept = threads.housekeeper.join();
+        let poisoned = self.poisoned();
+        if poisoned.is_none() && committed.is_ok() && kept.is_ok() {
+            // Derived: without it the next opening reads the log instead.
+            let _ = housekeeper::write_checkpoint(&self.shared);
+        }
+        self.lock.release();
+        poisoned.map_or(Ok(()), Err)
+    }
+}
+
+impl Drop for Log {
+    fn drop(&mut self) {
+        let _ = self.close();
+    }
+}

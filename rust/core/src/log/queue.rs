@@ -1,0 +1,136 @@
+//! The commit queue: units wait here, encoded, for the committer to take them all at once.
+//!
+//! Producers hold the lock for one copy; the committer holds it for one swap. Tickets count units from 1.
+
+use crate::error::{Result, StoreError};
+use crate::journal::{Ticket, Unit};
+use crate::log::format::encode_unit;
+use parking_lot::{Condvar, Mutex};
+use std::time::Duration;
+
+/// Encoded units in order of acceptance.
+#[derive(Debug, Default)]
+pub struct Pending {
+    /// The units, one after the other.
+    pub bytes: Vec<u8>,
+    /// Where each unit ends in `bytes`.
+    pub ends: Vec<usize>,
+    /// Ticket of the first unit.
+    pub first_ticket: Ticket,
+}
+
+impl Pending {
+    fn clear(&mut self) {
+        self.bytes.clear();
+        self.ends.clear();
+    }
+}
+
+#[derive(Debug)]
+struct State {
+    pending: Pending,
+    next_ticket: Ticket,
+    kicked: bool,
+    closing: bool,
+    refusal: Option<StoreError>,
+}
+
+/// What the committer finds.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Taken {
+    /// Units to commit.
+    Units,
+    /// Nothing came for the time given.
+    Idle,
+    /// Nothing is left and nothing will come.
+    Closing,
+}
+
+/// The queue between those who append and the committer.
+#[derive(Debug)]
+pub struct Queue {
+    state: Mutex<State>,
+    kicked: Condvar,
+}
+
+impl Queue {
+    /// An empty queue.
+    #[must_use]
+    pub fn new() -> Self {
+        let state = State {
+            pending: Pending { first_ticket: 1, ..Pending::default() },
+            next_ticket: 1,
+            kicked: false,
+            closing: false,
+            refusal: None,
+        };
+        Self { state: Mutex::new(state), kicked: Condvar::new() }
+    }
+
+    /// Accepts a unit of `len` encoded bytes.
+    ///
+    /// # Errors
+    /// Why the queue was closed.
+    pub fn push(&self, unit: &Unit<'_>, len: usize, shard: u16) -> Result<Ticket> {
+        let mut state = self.state.lock();
+        if let Some(refusal) = &state.refusal {
+            return Err(refusal.clone());
+        }
+        encode_unit(unit, len, shard, &mut state.pending.bytes);
+        let end = state.pending.bytes.len();
+        state.pending.ends.push(end);
+        let ticket = state.next_ticket;
+        state.next_ticket += 1;
+        Ok(ticket)
+    }
+
+    /// Lets the committer start.
+    pub fn kick(&self) {
+        let mut state = self.state.lock();
+        if !state.kicked && !state.pending.ends.is_empty() {
+            state.kicked = true;
+            self.kicked.notify_one();
+        }
+    }
+
+    /// Refuses everything from now on with `refusal`; with `closing`, the committer ends once nothing is left.
+    pub fn refuse(&self, refusal: StoreError, closing: bool) {
+        let mut state = self.state.lock();
+        state.refusal.get_or_insert(refusal);
+        state.closing |= closing;
+        self.kicked.notify_one();
+    }
+
+    /// Units accepted since the beginning.
+    #[must_use]
+    pub fn accepted(&self) -> u64 {
+        self.state.lock().next_ticket - 1
+    }
+
+    /// Waits for a kick and swaps what is there into `taken`, whose buffers are used again. Waits at most for `idle`.
+    pub fn take(&self, taken: &mut Pending, idle: Option<Duration>) -> Taken {
+        taken.clear();
+        let mut state = self.state.lock();
+        while !state.kicked {
+            if state.closing {
+                break;
+            }
+            match idle {
+                None => self.kicked.wait(&mut state),
+                Some(idle) => {
+                    if self.kicked.wait_for(&mut state, idle).timed_out() && !state.kicked && !state.closing {
+                        return Taken::Idle;
+                    }
+                }
+            }
+        }
+        state.kicked = false;
+        if state.pending.ends.is_empty() {
+            return if state.closing { Taken::Closing } else { Taken::Units };
+        }
+        std::mem::swap(&mut state.pending, taken);
+        state.pending.clear();
+        state.pending.first_ticket = state.next_ticket;
+        Taken::Units
+    }
+}

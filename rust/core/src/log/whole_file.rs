@@ -1,0 +1,155 @@
+//! Small files that are written whole or not at all: manifest, checkpoint, sidecar.
+//!
+//! A frame is magic, format version, content, and a hash of everything before it. It is written beside its place, synced
+//! and renamed, so a reader finds the old one, the new one, or (where the disk has rotted) one that it refuses.
+
+use super::format::FORMAT_VERSION;
+use crate::io::{Door, Mode};
+use std::io;
+use std::path::Path;
+use xxhash_rust::xxh3::xxh3_64;
+
+const PREFIX: usize = 12;
+const HASH: usize = 8;
+
+/// Builds the content of a frame.
+#[derive(Debug)]
+pub struct FrameWriter(Vec<u8>);
+
+impl FrameWriter {
+    /// An empty frame of the kind that `magic` names.
+    #[must_use]
+    pub fn new(magic: [u8; 8]) -> Self {
+        let mut bytes = magic.to_vec();
+        bytes.extend_from_slice(&FORMAT_VERSION.to_le_bytes());
+        Self(bytes)
+    }
+
+    /// Adds bytes as they are.
+    pub fn bytes(&mut self, bytes: &[u8]) -> &mut Self {
+        self.0.extend_from_slice(bytes);
+        self
+    }
+
+    /// Adds a number.
+    pub fn u32(&mut self, value: u32) -> &mut Self {
+        self.bytes(&value.to_le_bytes())
+    }
+
+    /// Adds a number.
+    pub fn u64(&mut self, value: u64) -> &mut Self {
+        self.bytes(&value.to_le_bytes())
+    }
+
+    /// Adds a text of at most 255 bytes with its length.
+    pub fn text(&mut self, text: &[u8]) -> &mut Self {
+        self.bytes(&[text.len() as u8]).bytes(text)
+    }
+
+    /// Writes the frame beside `path`, syncs it, puts it in its place and makes the name durable.
+    ///
+    /// # Errors
+    /// What the door says; then the old file is still there.
+    pub fn replace(mut self, door: &dyn Door, path: &Path) -> io::Result<()> {
+        let hash = xxh3_64(&self.0);
+        self.u64(hash);
+        let mut beside = path.as_os_str().to_owned();
+        beside.push(".next");
+        let beside = Path::new(&beside);
+        let file = door.open(beside, Mode::Replace)?;
+        let written = file.write_at(&self.0, 0).and_then(|()| file.sync());
+        if let Err(error) = written {
+            let _ = door.unlink(beside);
+            return Err(error);
+        }
+        door.rename(beside, path)?;
+        path.parent().map_or(Ok(()), |dir| door.sync_dir(dir))
+    }
+}
+
+/// Reads a frame from front to back; a read past its end gives zeros and is told by [`finish`](Self::finish).
+#[derive(Debug)]
+pub struct FrameReader {
+    bytes: Vec<u8>,
+    at: usize,
+    short: bool,
+}
+
+impl FrameReader {
+    /// Reads the whole file at `path` and verifies its hash. The inner error says what is wrong with the content.
+    ///
+    /// # Errors
+    /// What the door says.
+    pub fn read(door: &dyn Door, path: &Path, magic: [u8; 8]) -> io::Result<Result<Self, &'static str>> {
+        let file = door.open(path, Mode::Read)?;
+        let size = usize::try_from(file.size()?).unwrap_or(usize::MAX);
+        if size < PREFIX + HASH {
+            return Ok(Err("the file is cut short"));
+        }
+        let mut bytes = vec![0; size];
+        file.read_at(&mut bytes, 0)?;
+        let (content, hash) = bytes.split_at(size - HASH);
+        if content.get(..8) != Some(&magic[..]) {
+            return Ok(Err("the file is of another kind"));
+        }
+        if hash != xxh3_64(content).to_le_bytes() {
+            return Ok(Err("the checksum of the file does not match"));
+        }
+        if content.get(8..PREFIX) != Some(&FORMAT_VERSION.to_le_bytes()[..]) {
+            return Ok(Err("the file has a format version that this build does not read"));
+        }
+        bytes.truncate(size - HASH);
+        Ok(Ok(Self { bytes, at: PREFIX, short: false }))
+    }
+
+    /// The next `len` bytes; fewer only where the frame ends before.
+    pub fn take(&mut self, len: usize) -> &[u8] {
+        let start = self.at.min(self.bytes.len());
+        let end = start.saturating_add(len).min(self.bytes.len());
+        self.short |= end - start < len;
+        self.at = end;
+        self.bytes.get(start..end).unwrap_or_default()
+    }
+
+    fn array<const N: usize>(&mut self) -> [u8; N] {
+        self.take(N).try_into().unwrap_or([0; N])
+    }
+
+    /// The next number.
+    pub fn u32(&mut self) -> u32 {
+        u32::from_le_bytes(self.array())
+    }
+
+    /// The next number.
+    pub fn u64(&mut self) -> u64 {
+        u64::from_le_bytes(self.array())
+    }
+
+    /// The next 16 bytes.
+    pub fn id(&mut self) -> [u8; 16] {
+        self.array()
+    }
+
+    /// The next text.
+    pub fn text(&mut self) -> String {
+        let [len] = self.array();
+        String::from_utf8_lossy(self.take(len as usize)).into_owned()
+    }
+
+    /// Whether more content follows.
+    #[must_use]
+    pub fn has_more(&self) -> bool {
+        !self.short && self.at < self.bytes.len()
+    }
+
+    /// Checks that the frame held exactly what was read from it.
+    ///
+    /// # Errors
+    /// What is wrong with it.
+    pub fn finish(&self) -> Result<(), &'static str> {
+        if self.short || self.at != self.bytes.len() {
+            return Err("the file does not hold what its kind says");
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,234 @@
+//! What the log does with bytes that are not what it wrote: refuse, drop or rebuild, and never guess.
+
+#![expect(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic, reason = "a test stops at the first surprise")]
+
+use ego_core::StoreError;
+use ego_core::io::RealDoor;
+use ego_core::journal::{EntityKey, Journal, Outcome, Read, Record, Unit};
+use ego_core::log::{Log, LogOptions};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::mpsc::channel;
+
+const DATA_START: usize = 8192;
+
+fn open(path: &Path) -> Result<Log, StoreError> {
+    let options = LogOptions { segment_bytes: 64 << 10, max_unit_bytes: 16 << 10, ..LogOptions::default() };
+    Log::open(Arc::new(RealDoor), path, options)
+}
+
+fn key(id: &str) -> EntityKey {
+    EntityKey::new(Arc::from("Account"), Arc::from(id))
+}
+
+/// Stores `count` events of 500 bytes, one batch each, as revisions of one entity.
+fn fill(log: &Log, count: u64) {
+    let (ring, bell) = channel();
+    let ring = std::sync::Mutex::new(ring);
+    log.on_settled(Arc::new(move || ring.lock().unwrap().send(()).unwrap_or_default()));
+    let first = log.revision(&key("a")).unwrap() + 1;
+    for revision in first..first + count {
+        let records = [Record { name: "E", version: 1, payload: &[revision as u8; 500] }];
+        let ticket = log.append(&Unit { entity: &key("a"), first_revision: revision, records: &records }).unwrap();
+        log.kick();
+        while log.settled() < ticket {
+            bell.recv().unwrap();
+        }
+        assert!(matches!(log.outcome(ticket), Outcome::Stored));
+    }
+}
+
+fn read(log: &Log) -> Result<Vec<u8>, StoreError> {
+    let mut seen = Vec::new();
+    log.read_entity(&key("a"), 1, &mut |event| {
+        assert_eq!(event.payload.len(), 500);
+        seen.push(event.payload[0]);
+        Read::More
+    })?;
+    Ok(seen)
+}
+
+/// Files of a store with this extension, in order.
+fn files(path: &Path, extension: &str) -> Vec<PathBuf> {
+    let mut found: Vec<_> = std::fs::read_dir(path)
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .filter(|file| file.extension().is_some_and(|e| e == extension))
+        .collect();
+    found.sort();
+    found
+}
+
+fn flip(file: &Path, at: usize) {
+    let mut bytes = std::fs::read(file).unwrap();
+    bytes[at] ^= 0x10;
+    std::fs::write(file, bytes).unwrap();
+}
+
+/// A store as a killed process leaves it: copied while it is open, so without the mark of an orderly close.
+fn killed(count: u64, path: &Path) {
+    let dir = tempfile::tempdir().unwrap();
+    let live = dir.path().join("live");
+    let options =
+        LogOptions { idle_mark_millis: 0, segment_bytes: 64 << 10, max_unit_bytes: 16 << 10, ..LogOptions::default() };
+    let log = Log::open(Arc::new(RealDoor), &live, options).unwrap();
+    fill(&log, count);
+    std::fs::create_dir(path).unwrap();
+    for file in std::fs::read_dir(&live).unwrap().map(|entry| entry.unwrap().path()) {
+        std::fs::copy(&file, path.join(file.file_name().unwrap())).unwrap();
+    }
+    log.close().unwrap();
+}
+
+#[test]
+fn a_flipped_bit_in_the_middle_is_refused_with_its_place_and_nothing_is_changed() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("s");
+    killed(20, &path);
+    let segment = files(&path, "seg").pop().unwrap();
+    flip(&segment, DATA_START + 3 * 700);
+    let before = std::fs::read(&segment).unwrap();
+    match open(&path) {
+        Err(StoreError::Corrupt { path, offset, .. }) => {
+            assert_eq!(path, segment);
+            assert!((DATA_START as u64..DATA_START as u64 + 4 * 700).contains(&offset), "{offset}");
+        }
+        other => panic!("{other:?}"),
+    }
+    assert_eq!(std::fs::read(&segment).unwrap(), before);
+    assert_eq!(files(&path, "seg").len(), 1);
+}
+
+#[test]
+fn a_torn_tail_is_dropped_and_reported() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("s");
+    killed(20, &path);
+    let segment = files(&path, "seg").pop().unwrap();
+    // The last batch is cut in its middle: what follows was never written.
+    let mut bytes = std::fs::read(&segment).unwrap();
+    let end = bytes.iter().rposition(|&byte| byte != 0).unwrap();
+    bytes[end - 300..].fill(0);
+    std::fs::write(&segment, bytes).unwrap();
+    let log = open(&path).unwrap();
+    let torn = log.opened().torn.clone().unwrap();
+    assert_eq!(torn.path, segment);
+    assert!(torn.bytes > 0 && torn.offset > DATA_START as u64);
+    assert_eq!(read(&log).unwrap(), (1..=19).collect::<Vec<u8>>());
+    fill(&log, 5);
+    log.close().unwrap();
+    let log = open(&path).unwrap();
+    assert_eq!(read(&log).unwrap(), (1..=24).collect::<Vec<u8>>());
+    log.close().unwrap();
+}
+
+#[test]
+fn the_undecided_last_batch_is_copied_into_a_new_segment_before_it_is_served() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("s");
+    killed(20, &path);
+    let log = open(&path).unwrap();
+    assert!(log.opened().undecided_copied);
+    assert_eq!(read(&log).unwrap(), (1..=20).collect::<Vec<u8>>());
+    log.close().unwrap();
+    // What the page cache might have lost is not needed any more: the old segment ends before that batch.
+    let old = files(&path, "seg").remove(0);
+    let mut bytes = std::fs::read(&old).unwrap();
+    let end = bytes.iter().rposition(|&byte| byte != 0).unwrap();
+    bytes[end - 500..].fill(0);
+    std::fs::write(&old, bytes).unwrap();
+    std::fs::remove_file(path.join("checkpoint")).unwrap();
+    let log = open(&path).unwrap();
+    assert_eq!(read(&log).unwrap(), (1..=20).collect::<Vec<u8>>());
+    log.close().unwrap();
+}
+
+#[test]
+fn a_missing_segment_is_refused() {
+    for lost in [0, 1, 2] {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("s");
+        let log = open(&path).unwrap();
+        fill(&log, 250);
+        log.close().unwrap();
+        let segments = files(&path, "seg");
+        assert!(segments.len() >= 3);
+        std::fs::remove_file(&segments[lost]).unwrap();
+        match open(&path) {
+            Err(StoreError::Corrupt { path, .. }) => assert_eq!(path, segments[lost]),
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
+#[test]
+fn damage_in_a_sealed_segment_is_found_when_it_is_read() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("s");
+    let log = open(&path).unwrap();
+    fill(&log, 250);
+    log.close().unwrap();
+    let segment = files(&path, "seg").remove(0);
+    // Somewhere in a payload: only the checksum of its record covers it on this way.
+    flip(&segment, DATA_START + 5 * 704 + 400);
+    let log = open(&path).unwrap();
+    match read(&log) {
+        Err(StoreError::Corrupt { path, .. }) => assert_eq!(path, segment),
+        other => panic!("{other:?}"),
+    }
+    log.close().unwrap();
+}
+
+#[test]
+fn one_damaged_copy_of_a_segment_header_is_harmless_and_two_are_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("s");
+    let log = open(&path).unwrap();
+    fill(&log, 3);
+    log.close().unwrap();
+    let segment = files(&path, "seg").remove(0);
+    flip(&segment, 40);
+    let log = open(&path).unwrap();
+    assert_eq!(read(&log).unwrap(), [1, 2, 3]);
+    log.close().unwrap();
+    flip(&segment, 4096 + 40);
+    assert!(matches!(open(&path), Err(StoreError::Corrupt { .. })));
+}
+
+#[test]
+fn a_damaged_manifest_is_refused_and_a_missing_one_is_made_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("s");
+    let log = open(&path).unwrap();
+    fill(&log, 250);
+    log.close().unwrap();
+    let manifest = path.join("MANIFEST");
+    let kept = std::fs::read(&manifest).unwrap();
+    flip(&manifest, 30);
+    match open(&path) {
+        Err(StoreError::Corrupt { path, .. }) => assert_eq!(path, manifest),
+        other => panic!("{other:?}"),
+    }
+    std::fs::remove_file(&manifest).unwrap();
+    let log = open(&path).unwrap();
+    assert_eq!(read(&log).unwrap().len(), 250);
+    log.close().unwrap();
+    assert_eq!(std::fs::read(&manifest).unwrap(), kept);
+}
+
+#[test]
+fn damaged_derived_files_change_nothing_but_time() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("s");
+    let log = open(&path).unwrap();
+    fill(&log, 250);
+    log.close().unwrap();
+    for file in files(&path, "idx").into_iter().chain([path.join("checkpoint")]) {
+        for at in [20, 60] {
+            flip(&file, at);
+            let log = open(&path).unwrap();
+            assert_eq!(read(&log).unwrap().len(), 250);
+            log.close().unwrap();
+        }
+    }
+}

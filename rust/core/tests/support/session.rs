@@ -1,0 +1,390 @@
+//! A program that opens a store, appends, waits, reads, closes, dies and starts again.
+//!
+//! It goes on where a real one would: what a failed call means is checked here against the errors that are allowed.
+
+use super::history::{self, Attempt, Fate, History, Sort, Trouble, Unseen};
+use ego_core::StoreError;
+use ego_core::io::sim::{Call, Fault, Selector, SimDoor, Times};
+use ego_core::journal::{Journal, Outcome, Record, Ticket, Unit};
+use ego_core::log::{Log, LogOptions};
+use parking_lot::{Condvar, Mutex};
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// Where the store is.
+pub(crate) const STORE: &str = "/data/store";
+/// How long a ticket may stay unsettled.
+const PATIENCE: Duration = Duration::from_secs(20);
+/// How long a mark may take to be written.
+const IDLE: Duration = Duration::from_millis(250);
+
+/// The store could not be opened, which ends a script.
+#[derive(Debug)]
+pub(crate) struct Down;
+
+/// How a script goes on.
+pub(crate) type Step = Result<(), Down>;
+
+#[derive(Debug, Default)]
+struct Bell {
+    rung: Mutex<u64>,
+    changed: Condvar,
+}
+
+pub(crate) struct Session {
+    pub(crate) door: SimDoor,
+    pub(crate) options: LogOptions,
+    pub(crate) history: History,
+    log: Option<Arc<Log>>,
+    bell: Arc<Bell>,
+    next: BTreeMap<usize, u64>,
+    pending: Vec<(Ticket, usize)>,
+    /// Nothing is armed: whatever fails is wrong.
+    strict: bool,
+    armed: bool,
+    refusals: bool,
+    broken: Vec<u64>,
+    trouble: Option<Trouble>,
+}
+
+impl Session {
+    pub(crate) fn new(door: SimDoor, options: LogOptions, history: History, strict: bool) -> Self {
+        let (bell, next, pending) = (Arc::default(), BTreeMap::new(), Vec::new());
+        Self {
+            door,
+            options,
+            history,
+            log: None,
+            bell,
+            next,
+            pending,
+            strict,
+            armed: !strict,
+            refusals: false,
+            broken: Vec::new(),
+            trouble: None,
+        }
+    }
+
+    /// The same story told on another machine that holds the same, with or without something armed.
+    pub(crate) fn fork(&self, armed: bool) -> Self {
+        let mut fork = Self::new(self.door.after_kill(), self.options, self.history.clone(), !armed);
+        fork.trouble = self.trouble.clone();
+        fork
+    }
+
+    /// The first promise that was broken.
+    pub(crate) fn verdict(&self) -> Result<(), Trouble> {
+        self.trouble.clone().map_or(Ok(()), Err)
+    }
+
+    fn blame(&mut self, trouble: Trouble) {
+        self.trouble.get_or_insert(trouble);
+    }
+
+    /// Whatever fails from here on may: the script itself breaks something.
+    pub(crate) fn expect_failures(&mut self) {
+        self.strict = false;
+    }
+
+    /// Units may be refused from here on, by a conflict or a full disk.
+    pub(crate) fn expect_refusals(&mut self) {
+        self.refusals = true;
+    }
+
+    /// The script mends what it broke; what a sweep has armed stays so.
+    pub(crate) fn mended(&mut self) {
+        self.strict = !self.armed;
+        self.door.set_capacity(None);
+        for fault in self.broken.drain(..) {
+            self.door.disarm(fault);
+        }
+    }
+
+    /// The script itself breaks the first call from here on that the selector chooses.
+    pub(crate) fn break_call(&mut self, selector: Selector, fault: Fault, times: Times) {
+        self.strict = false;
+        self.broken.push(self.door.fail(selector, 1, fault, times));
+    }
+
+    /// Blocks on a disk that is full once so many more are taken.
+    pub(crate) fn blocks_free_after(&self, more: u64) -> u64 {
+        self.door.blocks() + more
+    }
+
+    /// Opens the store and compares it at once.
+    pub(crate) fn open(&mut self) -> Step {
+        match Log::open(Arc::new(self.door.clone()), Path::new(STORE), self.options) {
+            Ok(log) => {
+                let bell = self.bell.clone();
+                log.on_settled(Arc::new(move || {
+                    *bell.rung.lock() += 1;
+                    bell.changed.notify_all();
+                }));
+                self.log = Some(Arc::new(log));
+                self.history.restart();
+                self.next.clear();
+                self.pending.clear();
+                self.look_after(true);
+                Ok(())
+            }
+            Err(error) => {
+                if self.strict || !matches!(error, StoreError::Io { .. } | StoreError::Full { .. }) {
+                    self.blame(Trouble::wrong(format!("opening failed: {error}")));
+                }
+                Err(Down)
+            }
+        }
+    }
+
+    /// A second opening is refused while the store is open.
+    pub(crate) fn open_twice(&mut self) {
+        match Log::open(Arc::new(self.door.clone()), Path::new(STORE), self.options) {
+            Err(StoreError::Locked { pid: Some(_), .. }) => {}
+            Err(StoreError::Io { .. }) if !self.strict => {}
+            Err(error) => self.blame(Trouble::wrong(format!("a second opening failed with {error}"))),
+            Ok(_) => self.blame(Trouble::wrong("the store was opened twice")),
+        }
+    }
+
+    /// Reads everything and compares it.
+    pub(crate) fn look(&mut self) {
+        self.look_after(false);
+    }
+
+    fn look_after(&mut self, restarted: bool) {
+        let Some(log) = self.log.clone() else { return };
+        match self.history.compare(&*log) {
+            Ok(seen) => self.history.learn(&seen, restarted),
+            Err(Unseen::Broken(trouble)) => self.blame(trouble),
+            Err(Unseen::Failed(StoreError::Io { .. })) if !self.strict => {}
+            Err(Unseen::Failed(error)) => self.blame(Trouble::wrong(format!("reading failed: {error}"))),
+        }
+    }
+
+    /// What the store shows now, for comparing two openings.
+    pub(crate) fn content(&mut self) -> Vec<history::Seen> {
+        let Some(log) = self.log.clone() else { return Vec::new() };
+        match self.history.compare(&*log) {
+            Ok(seen) => seen,
+            Err(Unseen::Broken(trouble)) => {
+                self.blame(trouble);
+                Vec::new()
+            }
+            Err(Unseen::Failed(error)) => {
+                self.blame(Trouble::wrong(format!("reading failed: {error}")));
+                Vec::new()
+            }
+        }
+    }
+
+    /// Appends a unit whose records have these sizes, without waiting.
+    pub(crate) fn append(&mut self, entity: usize, sizes: &[usize]) {
+        let Some(log) = self.log.clone() else { return };
+        let first = match self.next.get(&entity) {
+            Some(next) => *next,
+            None => match log.revision(&history::key(entity)) {
+                Ok(last) => last + 1,
+                Err(error) => return self.allow(&error, "asking for a revision"),
+            },
+        };
+        self.append_at(entity, first, sizes);
+    }
+
+    /// Appends a unit that claims to start at revision `first`.
+    pub(crate) fn append_at(&mut self, entity: usize, first: u64, sizes: &[usize]) {
+        let Some(log) = self.log.clone() else { return };
+        let attempt = self.history.attempt(entity, first, sizes);
+        match submit(&log, attempt, &self.history.attempts[attempt]) {
+            Ok(ticket) => {
+                self.next.insert(entity, first + sizes.len() as u64);
+                self.pending.push((ticket, attempt));
+            }
+            Err(error) => {
+                self.history.set(attempt, Fate::Gone);
+                self.next.remove(&entity);
+                if !matches!(error, StoreError::TooLarge { .. }) {
+                    self.allow(&error, "appending");
+                }
+            }
+        }
+    }
+
+    /// Several threads append units of one event to entities of their own, all at once.
+    pub(crate) fn append_from_threads(&mut self, threads: usize, units: usize) {
+        let Some(log) = self.log.clone() else { return };
+        let shared = Mutex::new((&mut self.history, &mut self.pending));
+        let refused = Mutex::new(None);
+        std::thread::scope(|scope| {
+            for entity in 0..threads {
+                let (log, shared, refused) = (&log, &shared, &refused);
+                scope.spawn(move || {
+                    let Ok(last) = log.revision(&history::key(entity)) else { return };
+                    for unit in 0..units {
+                        let (history, pending) = &mut *shared.lock();
+                        let attempt = history.attempt(entity, last + 1 + unit as u64, &[40]);
+                        match submit(log, attempt, &history.attempts[attempt]) {
+                            Ok(ticket) => pending.push((ticket, attempt)),
+                            Err(error) => {
+                                history.set(attempt, Fate::Gone);
+                                *refused.lock() = Some(error);
+                                return;
+                            }
+                        }
+                        log.kick();
+                    }
+                });
+            }
+        });
+        self.next.clear();
+        if let Some(error) = refused.into_inner() {
+            self.allow(&error, "appending");
+        }
+    }
+
+    pub(crate) fn kick(&self) {
+        if let Some(log) = &self.log {
+            log.kick();
+        }
+    }
+
+    /// Waits until every accepted unit has an outcome, and writes it down.
+    pub(crate) fn settle(&mut self) {
+        let Some(log) = self.log.clone() else { return };
+        log.kick();
+        let last = self.pending.iter().map(|(ticket, _)| *ticket).max().unwrap_or(0);
+        let mut rung = self.bell.rung.lock();
+        while log.settled() < last {
+            if self.bell.changed.wait_for(&mut rung, PATIENCE).timed_out() {
+                drop(rung);
+                return self.blame(Trouble::new(Sort::Hung, format!("ticket {last} was never settled")));
+            }
+        }
+        drop(rung);
+        self.take_outcomes(&log);
+    }
+
+    fn take_outcomes(&mut self, log: &Log) {
+        let settled = log.settled();
+        for (ticket, attempt) in std::mem::take(&mut self.pending) {
+            if ticket > settled {
+                self.pending.push((ticket, attempt));
+                continue;
+            }
+            let entity = self.history.attempts[attempt].entity;
+            match log.outcome(ticket) {
+                Outcome::Stored => self.history.set(attempt, Fate::Stored),
+                Outcome::Refused(error) => {
+                    self.history.set(attempt, Fate::Gone);
+                    self.next.remove(&entity);
+                    let fits = matches!(error, StoreError::Full { .. } | StoreError::Conflict { .. });
+                    if !fits || (self.strict && !self.refusals) {
+                        self.allow(&error, "settling");
+                    }
+                }
+                Outcome::Unknown(error) => {
+                    self.history.set(attempt, Fate::Unknown);
+                    self.next.remove(&entity);
+                    self.allow(&error, "committing");
+                }
+            }
+        }
+    }
+
+    fn allow(&mut self, error: &StoreError, doing: &str) {
+        let fits = match error {
+            StoreError::Poisoned { .. } | StoreError::OutcomeUnknown { .. } => doing != "asking for a revision",
+            StoreError::Io { .. } => doing != "appending" && doing != "settling",
+            StoreError::Full { .. } => doing == "closing",
+            _ => false,
+        };
+        if self.strict || !fits {
+            self.blame(Trouble::wrong(format!("{doing} failed: {error}")));
+        }
+    }
+
+    /// Appends one unit and waits for it.
+    pub(crate) fn write(&mut self, entity: usize, sizes: &[usize]) {
+        self.append(entity, sizes);
+        self.settle();
+    }
+
+    /// The fate of the latest unit.
+    pub(crate) fn last_fate(&self) -> Option<Fate> {
+        self.history.attempts.last().map(|Attempt { fate, .. }| *fate)
+    }
+
+    /// Where nothing is armed, the latest unit must have come to this.
+    pub(crate) fn expect_last(&mut self, fate: Fate) {
+        if self.strict && self.last_fate() != Some(fate) {
+            self.blame(Trouble::wrong(format!("a unit came to {:?} instead of {fate:?}", self.last_fate())));
+        }
+    }
+
+    /// Waits until the committer, left idle, has begun to sync a mark.
+    pub(crate) fn await_mark(&mut self) {
+        if self.door.crashed() || self.log.as_ref().is_none_or(|log| log.poisoned().is_some()) {
+            return;
+        }
+        let gate = self.door.hold(Selector::call(Call::Datasync).by("ego-committer"));
+        let reached = gate.reached(1, IDLE);
+        if self.strict && !reached {
+            self.blame(Trouble::wrong("an idle committer wrote no mark"));
+        }
+    }
+
+    /// Closes in order.
+    pub(crate) fn close(&mut self) {
+        let Some(log) = self.log.take() else { return };
+        let closed = log.close();
+        self.take_outcomes(&log);
+        match closed {
+            Ok(()) if self.pending.is_empty() => {}
+            Ok(()) => self.blame(Trouble::wrong("closing left a ticket unsettled")),
+            Err(error) => self.allow(&error, "closing"),
+        }
+        self.pending.clear();
+    }
+
+    /// The process dies; the machine goes on.
+    pub(crate) fn kill(&mut self) {
+        let before = self.door.clone();
+        self.door = before.after_kill();
+        before.crash();
+        self.log = None;
+        self.pending.clear();
+    }
+
+    /// Lets go of the store without closing it.
+    pub(crate) fn abandon(&mut self) {
+        self.log = None;
+        self.pending.clear();
+    }
+
+    /// Removes every file that is derived from the segments.
+    pub(crate) fn remove_derived(&mut self) {
+        use ego_core::io::Door;
+        let store = Path::new(STORE);
+        for path in self.door.list(store).unwrap_or_default() {
+            let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+            if name != "LOCK" && name != "MANIFEST" && !name.ends_with(".seg") {
+                let _outcome = self.door.unlink(&path);
+            }
+        }
+        let _outcome = self.door.sync_dir(store);
+    }
+}
+
+fn submit(log: &Log, number: usize, attempt: &Attempt) -> Result<Ticket, StoreError> {
+    let names: Vec<String> = (0..attempt.sizes.len()).map(|record| history::name(number, record)).collect();
+    let payloads: Vec<Vec<u8>> =
+        attempt.sizes.iter().enumerate().map(|(record, size)| history::payload(number, record, *size)).collect();
+    let records: Vec<Record<'_>> = names
+        .iter()
+        .zip(&payloads)
+        .map(|(name, payload)| Record { name, version: history::version(number), payload })
+        .collect();
+    log.append(&Unit { entity: &history::key(attempt.entity), first_revision: attempt.first, records: &records })
+}
