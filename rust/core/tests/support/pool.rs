@@ -4,17 +4,17 @@ use super::history::{Sort, Trouble};
 use super::settings::Settings;
 use parking_lot::{Condvar, Mutex};
 use std::any::Any;
-use std::collections::{HashSet, VecDeque};
+use std::collections::{BTreeMap, HashSet, VecDeque};
 use std::io::Write;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::Duration;
 
 /// How long one case may take before it counts as hung, in ticks.
-const PATIENCE: u32 = 60;
+const PATIENCE: u32 = 40;
 const TICK: Duration = Duration::from_secs(1);
-/// Failures that are printed.
-const SHOWN: usize = 20;
+/// Sorts of failures that are printed.
+const SHOWN: usize = 40;
 
 /// A piece of work that reports cases.
 pub(crate) type Work = Box<dyn FnOnce(&Report) + Send>;
@@ -23,9 +23,20 @@ pub(crate) type Work = Box<dyn FnOnce(&Report) + Send>;
 struct Inner {
     cases: HashSet<u128>,
     counts: [u64; 4],
-    lines: Vec<String>,
+    /// For each sort of failure, its first case and how many there were.
+    failures: BTreeMap<String, (String, u64)>,
     running: Vec<Option<(String, u32)>>,
     left: usize,
+}
+
+impl Inner {
+    fn fail(&mut self, sort: Sort, case: &str, what: &str) {
+        self.counts[sort as usize] += 1;
+        let story = case.split('/').next().unwrap_or_default();
+        let alike: String = what.chars().filter(|c| !c.is_ascii_digit()).collect();
+        let line = || (format!("EGO_SIM_CASE='{case}' {sort:?}: {what}"), 0);
+        self.failures.entry(format!("{story} {alike}")).or_insert_with(line).1 += 1;
+    }
 }
 
 /// Where workers report.
@@ -45,8 +56,7 @@ impl Report {
     pub(crate) fn note(&self, case: &str, outcome: Result<(), Trouble>) {
         let Err(trouble) = outcome else { return };
         let mut inner = self.inner.lock();
-        inner.counts[trouble.sort as usize] += 1;
-        inner.lines.push(format!("EGO_SIM_CASE='{case}' {trouble}"));
+        inner.fail(trouble.sort, case, &trouble.what);
     }
 
     fn begin(&self, worker: usize, name: &str) {
@@ -111,8 +121,7 @@ impl Sweep {
     pub(crate) fn finish(&self, title: &str, settings: &Settings) {
         let mut inner = self.report.inner.lock();
         for panic in self.panics.lock().iter() {
-            inner.counts[Sort::Wrong as usize] += 1;
-            inner.lines.push(format!("a thread panicked: {panic}"));
+            inner.fail(Sort::Wrong, "", &format!("a thread panicked: {panic}"));
         }
         summarise(title, settings, &inner);
         let broken: u64 = inner.counts.iter().sum();
@@ -135,8 +144,7 @@ fn watch(report: &Report) {
             }
         }
         if let Some(name) = hung {
-            inner.counts[Sort::Hung as usize] += 1;
-            inner.lines.push(format!("EGO_SIM_CASE='{name}' Hung: nothing moved for {PATIENCE} s"));
+            inner.fail(Sort::Hung, &name, "nothing moved for too long");
             return;
         }
     }
@@ -146,8 +154,8 @@ fn summarise(title: &str, settings: &Settings, inner: &Inner) {
     let [lost, duplicated, hung, wrong] = inner.counts;
     let mut out = std::io::stdout().lock();
     let mut say = |line: String| writeln!(out, "{line}").unwrap_or_default();
-    for line in inner.lines.iter().take(SHOWN) {
-        say(format!("EGO_SIM_SEED={} {line}", settings.seed));
+    for (line, count) in inner.failures.values().take(SHOWN) {
+        say(format!("EGO_SIM_SEED={} {line} ({count} alike)", settings.seed));
     }
     let (cases, seed) = (inner.cases.len(), settings.seed);
     say(format!("{title}: cases={cases} lost={lost} duplicated={duplicated} hung={hung} wrong={wrong} seed={seed}"));
