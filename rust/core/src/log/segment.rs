@@ -140,7 +140,8 @@ pub fn last_written(file: &dyn File, from: u64, size: u64) -> std::io::Result<u6
 #[must_use]
 pub fn space_or_io(store: &Path, path: &Path, call: &'static str, error: std::io::Error) -> StoreError {
     match error.kind() {
-        std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded => {
+        // A limit on file sizes is met the same way: nothing was written, and it can be lifted.
+        std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded | std::io::ErrorKind::FileTooLarge => {
             StoreError::Full { path: store.to_path_buf() }
         }
         _ => StoreError::io(path, call, error),

@@ -95,9 +95,11 @@ pub(crate) fn payload(attempt: usize, record: usize, size: usize) -> Vec<u8> {
     let mut state = (attempt as u64) << 16 | record as u64 | 1 << 60;
     let mut next = || {
         state = state.wrapping_mul(0x5851_F42D_4C95_7F2D).wrapping_add(0x1405_7B7E_F767_814F);
-        (state >> 56) as u8
+        (state ^ state >> 29).to_le_bytes()
     };
-    (0..size).map(|_| next()).collect()
+    let mut bytes: Vec<u8> = (0..size.div_ceil(8)).flat_map(|_| next()).collect();
+    bytes.truncate(size);
+    bytes
 }
 
 /// The stored name of a record, which says which one it is.

@@ -1,4 +1,5 @@
-//! What the sweeps share: a reference to compare with, a program that appends and restarts, scripts for it, and a pool with a watchdog.
+//! What the sweeps share: a reference to compare with, a program that appends and restarts, scripts for it, and a pool
+//! with a watchdog.
 
 pub(crate) mod aftermath;
 pub(crate) mod history;

@@ -158,7 +158,7 @@ fn summarise(title: &str, settings: &Settings, inner: &Inner) {
         say(format!("EGO_SIM_SEED={} {line} ({count} alike)", settings.seed));
     }
     let (cases, seed) = (inner.cases.len(), settings.seed);
-    say(format!("{title}: cases={cases} lost={lost} duplicated={duplicated} hung={hung} wrong={wrong} seed={seed}"));
+    say(format!("{title}: cases={cases} lost={lost} duplicated={duplicated} hung={hung} seed={seed} wrong={wrong}"));
 }
 
 /// Collects the panics of every thread, those that the log starts included.

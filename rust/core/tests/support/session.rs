@@ -323,6 +323,13 @@ impl Session {
         }
     }
 
+    /// The script itself needs this to do what it says.
+    pub(crate) fn require(&mut self, holds: bool) {
+        if !holds {
+            self.blame(Trouble::wrong("the script does not do what it says"));
+        }
+    }
+
     /// Waits until the committer, left idle, has begun to sync a mark.
     pub(crate) fn await_mark(&mut self) {
         if self.door.crashed() || self.log.as_ref().is_none_or(|log| log.poisoned().is_some()) {

@@ -6,6 +6,8 @@ use xxhash_rust::xxh3::Xxh3;
 /// Bytes in a page of the cache, and in a block of the disk.
 pub(super) const PAGE: usize = 4096;
 
+static ZEROS: [u8; PAGE] = [0; PAGE];
+
 #[derive(Debug, Clone)]
 enum Page {
     /// No block behind it; reads as zeros.
@@ -18,7 +20,7 @@ enum Page {
 
 impl Page {
     fn put(&mut self, within: usize, bytes: &[u8]) {
-        let zeros = bytes.iter().all(|b| *b == 0);
+        let zeros = ZEROS.starts_with(bytes);
         if zeros && (bytes.len() == PAGE || !matches!(self, Self::Bytes(_))) {
             *self = Self::Zeros;
             return;
@@ -64,7 +66,7 @@ impl Content {
             && tail > 0
             && let Some(page @ Page::Bytes(_)) = self.pages.last_mut()
         {
-            page.put(tail, [0; PAGE].split_at(PAGE - tail).0);
+            page.put(tail, ZEROS.split_at(PAGE - tail).0);
         }
         self.len = len;
     }

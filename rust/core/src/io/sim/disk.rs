@@ -1,7 +1,8 @@
 //! Page cache and disk, kept apart file by file and name by name.
 //!
-//! A change reaches the cache at once and waits in a list until a sync of its file (for bytes and size) or of its directory (for
-//! names) takes it to the disk. A name is not made durable by a sync of the file behind it, nor the file by a sync of its directory.
+//! A change reaches the cache at once and waits in a list until a sync of its file (for bytes and size) or of its
+//! directory (for names) takes it to the disk. A name is not made durable by a sync of the file behind it, nor the
+//! file by a sync of its directory.
 
 use super::content::{Content, PAGE};
 use super::faults::Fault;

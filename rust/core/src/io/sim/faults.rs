@@ -1,8 +1,8 @@
 //! Which call goes wrong, and how.
 //!
-//! A call is named by its [`Site`]: who makes it, on which sort of file, which call. Several threads of one program interleave
-//! differently from run to run, so a count over all calls does not name the same call twice; the count within one site
-//! does, as long as each thread repeats its own steps. Sweeps therefore count per site.
+//! A call is named by its [`Site`]: who makes it, on which sort of file, which call. Several threads of one program
+//! interleave differently from run to run, so a count over all calls does not name the same call twice; the count
+//! within one site does, as long as each thread repeats its own steps. Sweeps therefore count per site.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -122,15 +122,15 @@ impl Selector {
 /// How a call goes wrong.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Fault {
-    /// EIO and nothing done. A sync that fails so leaves the cache as it is, marked clean: the disk lacks the data and no later
-    /// sync brings it.
+    /// EIO and nothing done. A sync that fails so leaves the cache as it is, marked clean: the disk lacks the data and
+    /// no later sync brings it. Every other descriptor of the file is told by its next sync.
     Eio,
     /// ENOSPC and nothing done; a sync as with `Eio`.
     NoSpace,
     /// EINTR. `read_at` and `write_at` resume, as the door promises; any other call says so and has done nothing.
     Interrupted,
-    /// EIO after a part: a write of the first half, a read of the first half, a sync that brought the first half of the writes to the disk
-    /// and lost the rest, and a change of names that took place all the same.
+    /// EIO after a part: a write of the first half, a read of the first half, a sync that brought the first half of
+    /// the writes to the disk and lost the rest, and a change of names that took place all the same.
     Short,
 }
 

@@ -1,12 +1,13 @@
 //! The simulated kind of the door: a file system in memory that keeps page cache and disk apart.
 //!
-//! What it promises: the same calls with the same seed leave the same bytes; a call fails as it is told to; a crash takes
-//! away what no completed sync covers, in every way that a real disk may. What it does not do: order the threads of a program. Counts
-//! are kept per [`Site`] for that reason.
+//! What it promises: the same calls with the same seed leave the same bytes; a call fails as it is told to; a crash
+//! takes away what no completed sync covers, in every way that a real disk may. What it does not do: order the threads
+//! of a program. Counts are kept per [`Site`] for that reason.
 //!
-//! A run is made on one [`SimDoor`]. [`SimDoor::fail`] and [`SimDoor::crash_before`] arm what is to go wrong; afterwards
-//! [`SimDoor::after_crash`] gives the door of a machine that starts again, as often and in as many ways as wanted, and
-//! [`SimDoor::after_kill`] that of a process that starts again on a machine that went on. Two directories exist from the start: `/` and `/data`.
+//! A run is made on one [`SimDoor`]. [`SimDoor::fail`] and [`SimDoor::crash_before`] arm what is to go wrong;
+//! afterwards [`SimDoor::after_crash`] gives the door of a machine that starts again, as often and in as many ways as
+//! wanted, and [`SimDoor::after_kill`] that of a process that starts again on a machine that went on. Two directories
+//! exist from the start: `/` and `/data`.
 
 mod content;
 mod crash;
@@ -77,7 +78,8 @@ impl SimDoor {
         Self { shared: Arc::new(Shared { state: Mutex::new(state), gates: Gates::default(), clock, pid, seed }) }
     }
 
-    /// Fails the `nth` call (from 1, counted from now) that the selector chooses. The answer is for [`SimDoor::disarm`].
+    /// Fails the `nth` call (from 1, counted from now) that the selector chooses. The answer is for
+    /// [`SimDoor::disarm`].
     pub fn fail(&self, selector: Selector, nth: u64, fault: Fault, times: Times) -> u64 {
         self.shared.state.lock().faults.arm(selector, nth, Action::Fail(fault, times))
     }
@@ -144,7 +146,8 @@ impl SimDoor {
         self.shared.state.lock().disk.used()
     }
 
-    /// Gives the disk that many blocks of 4 KiB; `None` takes the bound away. Writes into blocks that a file already has go on.
+    /// Gives the disk that many blocks of 4 KiB; `None` takes the bound away. Writes into blocks that a file already
+    /// has go on.
     pub fn set_capacity(&self, blocks: Option<u64>) {
         self.shared.state.lock().disk.capacity = blocks;
     }
@@ -233,7 +236,8 @@ impl SimDoor {
         Ok(())
     }
 
-    /// Makes a call: counts it, lets it wait, fail or crash as armed, and else does `work`. `failed` does what the fault leaves.
+    /// Makes a call: counts it, lets it wait, fail or crash as armed, and else does `work`. `failed` does what the
+    /// fault leaves.
     fn call<T>(
         &self,
         path: &Path,

@@ -1,0 +1,139 @@
+//! The bytes of the log: what goes in comes out, and nothing else is taken for it.
+
+#![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test stops at the first surprise")]
+
+use ego_core::journal::{EntityKey, Record, Unit};
+use ego_core::log::format::{
+    Address, BatchHeader, Committed, FLAG_CLEAN, FLAG_MARK, Origin, SegmentHeader, UnitView, complete_unit,
+    encode_unit, unit_len, units_of,
+};
+use proptest::collection::vec;
+use proptest::prelude::*;
+use std::sync::Arc;
+
+/// Cases of each property; `EGO_CASES` asks for another number.
+fn config() -> ProptestConfig {
+    let cases = std::env::var("EGO_CASES").ok().and_then(|cases| cases.parse().ok()).unwrap_or(10_000);
+    ProptestConfig { cases, failure_persistence: None, ..ProptestConfig::default() }
+}
+
+#[derive(Debug, Clone)]
+struct Sample {
+    kind: String,
+    id: String,
+    first_revision: u64,
+    shard: u16,
+    committed: (u64, u64, u32, u32, u64),
+    records: Vec<(String, u32, Vec<u8>)>,
+}
+
+fn sample() -> impl Strategy<Value = Sample> {
+    let record = ("[a-z.]{0,40}", any::<u32>(), vec(any::<u8>(), 0..200));
+    let committed = any::<(u64, u64, u32, u32, u64)>();
+    ("\\PC{1,40}", "\\PC{1,60}", 1..u64::MAX / 2, any::<u16>(), committed, vec(record, 1..6)).prop_map(
+        |(kind, id, first_revision, shard, committed, records)| Sample {
+            kind,
+            id,
+            first_revision,
+            shard,
+            committed,
+            records,
+        },
+    )
+}
+
+fn encode(sample: &Sample) -> Vec<u8> {
+    let entity = EntityKey::new(Arc::from(sample.kind.as_str()), Arc::from(sample.id.as_str()));
+    let records: Vec<_> =
+        sample.records.iter().map(|(name, version, payload)| Record { name, version: *version, payload }).collect();
+    let unit = Unit { entity: &entity, first_revision: sample.first_revision, records: &records };
+    let mut bytes = Vec::new();
+    encode_unit(&unit, unit_len(&unit), sample.shard, &mut bytes);
+    assert_eq!(bytes.len(), unit_len(&unit));
+    let (position, shard_position, segment, offset, time) = sample.committed;
+    complete_unit(&mut bytes, &Committed { position, shard_position, previous: Address { segment, offset }, time });
+    bytes
+}
+
+/// Everything that a reader sees of a unit; `None` where any part of it is refused.
+fn decode(bytes: &[u8]) -> Option<Sample> {
+    let unit = UnitView::decode(bytes).ok()?;
+    let records: Result<Vec<_>, _> =
+        unit.records().map(|r| r.map(|r| (r.name.to_owned(), r.version, r.payload.to_vec()))).collect();
+    let previous = unit.previous();
+    Some(Sample {
+        kind: unit.kind.to_owned(),
+        id: unit.id.to_owned(),
+        first_revision: unit.first_revision(),
+        shard: unit.shard(),
+        committed: (unit.position(), unit.shard_position(), previous.segment, previous.offset, unit.time()),
+        records: records.ok()?,
+    })
+}
+
+proptest! {
+    #![proptest_config(config())]
+
+    #[test]
+    fn a_unit_comes_back_as_it_was(sample in sample()) {
+        let bytes = encode(&sample);
+        prop_assert_eq!(format!("{:?}", decode(&bytes)), format!("{:?}", Some(&sample)));
+        let twice = [bytes.clone(), bytes.clone()].concat();
+        let starts: Vec<_> = units_of(&twice).map(|unit| unit.unwrap().0).collect();
+        prop_assert_eq!(starts, vec![0, bytes.len()]);
+    }
+
+    #[test]
+    fn a_unit_with_a_flipped_bit_or_a_lost_end_is_refused(sample in sample(), at in any::<prop::sample::Index>(), bit in 0..8u8) {
+        let whole = encode(&sample);
+        let at = at.index(whole.len());
+        prop_assert!(decode(&whole[..at]).is_none());
+        let mut flipped = whole;
+        flipped[at] ^= 1 << bit;
+        // The length stands before the checksum that covers it; a longer claim than there are bytes is refused as well.
+        prop_assert!(decode(&flipped).is_none());
+    }
+
+    #[test]
+    fn any_bytes_are_read_without_a_panic(bytes in vec(any::<u8>(), 0..400), salt in any::<u64>()) {
+        prop_assert!(SegmentHeader::decode(&bytes).is_err());
+        prop_assert!(BatchHeader::decode(&bytes, salt).is_err());
+        prop_assert!(decode(&bytes).is_none());
+        prop_assert!(units_of(&bytes).all(|unit| unit.is_err()));
+    }
+
+    #[test]
+    fn a_segment_header_comes_back_and_a_flipped_bit_is_refused(
+        store in any::<[u8; 16]>(), numbers in any::<[u64; 6]>(), ids in any::<[u32; 3]>(), shards in any::<u16>(), bit in 0..1024usize,
+    ) {
+        for origin in [Origin::First, Origin::Roll, Origin::Recovery] {
+            let header = SegmentHeader {
+                store, shards, origin, id: ids[0], generation: ids[1], predecessor: ids[2], salt: numbers[0],
+                predecessor_end: numbers[1], predecessor_hash: numbers[2], first_batch: numbers[3],
+                first_position: numbers[4], created: numbers[5],
+            };
+            let mut bytes = header.encode();
+            prop_assert_eq!(SegmentHeader::decode(&bytes), Ok(header));
+            bytes[bit / 8] ^= 1 << (bit % 8);
+            prop_assert!(SegmentHeader::decode(&bytes).is_err());
+        }
+    }
+
+    #[test]
+    fn a_batch_header_comes_back_in_its_own_segment_alone(
+        numbers in any::<[u64; 6]>(), counts in any::<[u32; 3]>(), segment in any::<u32>(), salt in any::<u64>(), other in any::<u64>(), bit in 0..640usize,
+    ) {
+        for flags in [0, FLAG_MARK, FLAG_MARK | FLAG_CLEAN] {
+            let header = BatchHeader {
+                number: numbers[0], body_len: counts[0], flags, units: counts[1], events: counts[2], first_position: numbers[1],
+                durable_to: numbers[2], previous: numbers[3], time: numbers[4], body_hash: numbers[5], segment,
+            };
+            let mut bytes = header.encode(salt);
+            prop_assert_eq!(BatchHeader::decode(&bytes, salt), Ok(header));
+            prop_assert_eq!(header.is_clean_close(), flags == FLAG_MARK | FLAG_CLEAN);
+            prop_assert!(salt == other || BatchHeader::decode(&bytes, other).is_err());
+            bytes[bit / 8] ^= 1 << (bit % 8);
+            prop_assert!(BatchHeader::decode(&bytes, salt).is_err());
+        }
+    }
+}
