@@ -1,6 +1,6 @@
 //! The bytes of the log: what goes in comes out, and nothing else is taken for it.
 
-#![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test stops at the first surprise")]
+#![cfg(test)]
 
 use ego_core::journal::{EntityKey, Record, Unit};
 use ego_core::log::format::{

@@ -1,6 +1,6 @@
 //! What may be seen, and when: nothing before its sync has returned, nothing acknowledged after one has failed.
 
-#![expect(clippy::unwrap_used, clippy::panic, reason = "a test stops at the first surprise")]
+#![cfg(test)]
 
 use ego_core::StoreError;
 use ego_core::io::sim::{Call, Crash, Fault, Selector, SimDoor, Times};

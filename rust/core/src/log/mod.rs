@@ -129,15 +129,19 @@ impl Log {
     pub fn open(door: Arc<dyn Door>, path: &Path, options: LogOptions) -> Result<Self> {
         options.check()?;
         let started = door.wall_nanos();
-        let ids = enter_directory(&*door, path)?;
+        enter_directory(&*door, path)?;
         let lock_path = path.join("LOCK");
         let lock = match door.lock(&lock_path).map_err(|e| StoreError::io(&lock_path, "locking the store", e))? {
             LockOutcome::Held(lock) => lock,
             LockOutcome::Taken(pid) => return Err(StoreError::Locked { path: path.to_path_buf(), pid }),
         };
-        // The directory is read again now that nobody else can change it.
-        let ids = if ids.is_empty() { ids } else { segment_ids(&*door, path)? };
+        let ids = segment_ids(&*door, path)?;
         let manifest = Manifest::read(&*door, path)?;
+        if manifest.is_none() {
+            // The directory itself may be new. There is no manifest before its name is durable.
+            let parent = parent(path);
+            door.sync_dir(parent).map_err(|e| StoreError::io(parent, "syncing the directory", e))?;
+        }
         let created = manifest.is_none() && ids.is_empty();
         remove_leftovers(&*door, path)?;
         let recovered = if created {
@@ -249,33 +253,35 @@ impl Log {
     }
 }
 
-/// Checks that `path` is, or can become, a store, and gives the ids of the segments there.
-fn enter_directory(door: &dyn Door, path: &Path) -> Result<Vec<u32>> {
+/// Checks that `path` is, or can become, a store; makes its directory where there is nothing.
+fn enter_directory(door: &dyn Door, path: &Path) -> Result<()> {
     let io = |e| StoreError::io(path, "opening the store", e);
     let format = |detail: &str| StoreError::Format { path: path.to_path_buf(), detail: detail.to_owned() };
     match door.kind(path).map_err(io)? {
         PathKind::Directory => {}
         PathKind::Missing => {
-            let parent = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
-            if door.kind(parent).map_err(io)? != PathKind::Directory {
+            if door.kind(parent(path)).map_err(io)? != PathKind::Directory {
                 return Err(format("the parent directory does not exist; create it first"));
             }
-            door.create_dir(path).map_err(|e| StoreError::io(path, "creating the store's directory", e))?;
-            door.sync_dir(parent).map_err(|e| StoreError::io(parent, "syncing the directory", e))?;
-            return Ok(Vec::new());
+            return door.create_dir(path).map_err(|e| StoreError::io(path, "creating the store's directory", e));
         }
         PathKind::File | PathKind::Other => {
             return Err(format("a store is a directory, and this is a file; choose another path"));
         }
     }
     let names = door.list(path).map_err(io)?;
-    let known = |name: &PathBuf| {
-        ["LOCK", "MANIFEST"].iter().any(|known| name.ends_with(known)) || segment::segment_id(name).is_some()
+    let ours = |name: &PathBuf| {
+        let fixed = ["LOCK", "MANIFEST", "MANIFEST.next"].iter().any(|known| name.ends_with(known));
+        fixed || segment::segment_id(name).is_some() || segment::is_prepared(name)
     };
-    if !names.is_empty() && !names.iter().any(known) {
+    if !names.is_empty() && !names.iter().any(ours) {
         return Err(format("the directory holds other files and no ego log; choose an empty or a new directory"));
     }
-    Ok(names.iter().filter_map(|name| segment::segment_id(name)).collect())
+    Ok(())
+}
+
+fn parent(path: &Path) -> &Path {
+    path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }
 
 fn segment_ids(door: &dyn Door, path: &Path) -> Result<Vec<u32>> {

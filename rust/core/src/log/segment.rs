@@ -30,6 +30,12 @@ pub fn segment_id(path: &Path) -> Option<u32> {
     path.file_name()?.to_str()?.strip_suffix(".seg")?.parse().ok()
 }
 
+/// Whether the file is a segment that was being prepared.
+#[must_use]
+pub fn is_prepared(path: &Path) -> bool {
+    is_leftover(path) && segment_id(&path.with_extension("")).is_some()
+}
+
 /// Whether the file is a leftover that counts for nothing.
 #[must_use]
 pub fn is_leftover(path: &Path) -> bool {
