@@ -1,0 +1,60 @@
+"""How the event types of one kind become bytes and come back.
+
+An event's exact type gives its stored name and version; a stored name and version give the one decoder that may run.
+"""
+
+from collections.abc import Callable, Iterable
+from typing import Any, NamedTuple
+
+import msgspec
+
+from ego._errors import ConfigError
+from ego._frozen import how_to_freeze, is_frozen
+from ego._messages import Event, stored_identity
+from ego._types import Declared, place
+
+Identity = tuple[str, int]
+
+
+class EventCodec(NamedTuple):
+    """What is needed to store the events of one kind and to read them again."""
+
+    names: dict[type, Identity]
+    decoders: dict[Identity, Callable[[bytes], Any]]
+    encode: Callable[[Any], bytes]
+
+
+def event_codec(kind: str, events: Iterable[Declared]) -> EventCodec:
+    """Builds the codec; refuses types that could not be told apart, could change, or could not be read again."""
+    names: dict[type, Identity] = {}
+    decoders: dict[Identity, Callable[[bytes], Any]] = {}
+    owners: dict[Identity, type] = {}
+    for cls, form in events:
+        if cls is Event:
+            raise ConfigError(f"kind {kind}: ego.Event is the base of events and not an event; name the event types")
+        if not is_frozen(cls):
+            raise ConfigError(f"kind {kind}: the event type {place(cls)} is not frozen; {how_to_freeze(cls)}")
+        if cls in names:
+            raise ConfigError(f"kind {kind}: {place(cls)} is declared in two forms that a value does not tell apart")
+        identity = stored_identity(cls)
+        if (other := owners.setdefault(identity, cls)) is not cls:
+            raise one_name_twice(identity, other, cls)
+        names[cls] = identity
+        decoders[identity] = _decoder(kind, cls, form)
+    return EventCodec(names, decoders, msgspec.msgpack.Encoder().encode)
+
+
+def one_name_twice(identity: Identity, first: type, second: type) -> ConfigError:
+    """Two types under one stored name."""
+    name, version = identity
+    return ConfigError(
+        f"{place(first)} and {place(second)} are both stored as {name!r} version {version}; "
+        'give one of them another name with @ego.stored("...")'
+    )
+
+
+def _decoder(kind: str, cls: type, form: Any) -> Callable[[bytes], Any]:
+    try:
+        return msgspec.msgpack.Decoder(form).decode
+    except Exception as error:
+        raise ConfigError(f"kind {kind}: events of {place(cls)} cannot be read again: {error}") from error

@@ -1,0 +1,44 @@
+"""What a checker knows about references and answers."""
+
+import asyncio
+
+from bank import Account, Balance, Deposit, Deposited, Later, Savings, Withdraw
+
+import ego
+
+
+async def main() -> None:
+    async with ego.Engine("bank", ego.MemoryStore(), behaviors=[Account, ego.Kind(Later), Savings]) as engine:
+        reveal_type(engine)  # is: Engine
+        ref = engine.get(Account, "a")
+        reveal_type(ref)  # is: EntityRef[Deposit | Withdraw, Balance]
+        reveal_type(await engine.get(Account, "a").send(Deposit(5)))  # is: tuple[Balance, int]
+        reveal_type(await ref.send(Withdraw(5), timeout=None))  # is: tuple[Balance, int]
+        reveal_type(await ref.state())  # is: tuple[Balance, int]
+        reveal_type(ref.tell(Deposit(1)))  # is: None
+        reveal_type(await engine.entity(Account("a")))  # is: EntityRef[Deposit | Withdraw, Balance]
+        reveal_type(engine.get(Savings, "a"))  # is: EntityRef[Deposit | Withdraw, Balance]
+        reveal_type(engine.get(Later, "a"))  # is: EntityRef[Deposit, Balance]
+        reveal_type(await engine.send_command("a", Deposit(1), kind=Account))  # is: tuple[Balance, int]
+        reveal_type(await engine.send_command("a", Deposit(1)))  # is: tuple[Any, int]
+        reveal_type(await engine.send_command("a", 5, kind="account"))  # is: tuple[Any, int]
+        reveal_type(await asyncio.create_task(ref.send(Deposit(5))))  # is: tuple[Balance, int]
+        reveal_type(await asyncio.wait_for(ref.send(Deposit(5)), 1))  # is: tuple[Balance, int]
+        both = await asyncio.gather(ref.send(Deposit(5)), ref.state())
+        reveal_type(both)  # is: tuple[tuple[Balance, int], tuple[Balance, int]]
+        reveal_type(ego.context().revision)  # is: int
+        reveal_type(ego.context().now())  # is: datetime
+        reveal_type(ego.Kind(Account))  # is: Kind[Deposit | Withdraw, Balance]
+        reveal_type(Account("a").id)  # is: str
+        reveal_type(Account.kind)  # is: str
+        reveal_type(ego.stored("bank.credited", version=2)(Deposited))  # is: type[Deposited]
+        only_deposits: ego.EntityRef[Deposit, Balance] = ref
+        reveal_type(await only_deposits.send(Deposit(1)))  # is: tuple[Balance, int]
+    report = await engine.stop()
+    reveal_type(report.finished)  # is: bool
+    try:
+        await engine.start()
+    except ego.CommandTimeoutError as late:
+        reveal_type(late.outcome)  # is: Literal['not_run', 'unknown']
+    except ego.StoreLockedError as locked:
+        reveal_type(locked.pid)  # is: int | None
