@@ -1,0 +1,246 @@
+//! Who is running right now: `ego.context()`, and what a handler tells.
+//!
+//! A `def` handler runs under a frame on this thread's stack; an `async def` one has its [`Context`] in a context
+//! variable of its task. What a handler tells is kept here until its own unit is durable.
+
+use crate::cell::GilCell;
+use crate::engine::Engine;
+use crate::entity::Entity;
+use ego_core::io::{Door, RealDoor};
+use pyo3::exceptions::PyLookupError;
+use pyo3::ffi;
+use pyo3::prelude::*;
+use pyo3::sync::PyOnceLock;
+use pyo3::types::{PyDateTime, PyTzInfo};
+use pyo3::{PyTraverseError, PyVisit};
+use std::cell::{Cell, RefCell};
+use std::ptr::{NonNull, null_mut};
+use std::sync::Arc;
+
+/// A command on its way to an entity, without an answer.
+#[derive(Debug)]
+pub(crate) struct Tell {
+    pub(crate) engine: Py<Engine>,
+    pub(crate) entity: Arc<Entity>,
+    pub(crate) command: Py<PyAny>,
+    /// The sender's context.
+    pub(crate) context: Py<PyAny>,
+}
+
+/// A `def` handler on the stack of this thread.
+pub(crate) struct Frame<'a> {
+    pub(crate) entity: &'a Arc<Entity>,
+    pub(crate) revision: u64,
+    pub(crate) tells: RefCell<Vec<Tell>>,
+    above: Cell<Option<NonNull<Frame<'static>>>>,
+}
+
+thread_local! {
+    static CURRENT: Cell<Option<NonNull<Frame<'static>>>> = const { Cell::new(None) };
+}
+
+impl<'a> Frame<'a> {
+    #[inline]
+    pub(crate) fn new(entity: &'a Arc<Entity>, revision: u64) -> Self {
+        Self { entity, revision, tells: RefCell::default(), above: Cell::new(None) }
+    }
+
+    pub(crate) fn has_told_nothing(&self) -> bool {
+        self.tells.borrow().is_empty()
+    }
+
+    /// Runs user code under this frame.
+    #[inline]
+    pub(crate) fn run<R>(&self, body: impl FnOnce() -> R) -> R {
+        let this: NonNull<Frame<'static>> = NonNull::from(self).cast();
+        replaced(Some(this), |above| {
+            self.above.set(above);
+            body()
+        })
+    }
+}
+
+/// Runs `body` with another innermost frame.
+#[inline]
+fn replaced<R>(frame: Option<NonNull<Frame<'static>>>, body: impl FnOnce(Option<NonNull<Frame<'static>>>) -> R) -> R {
+    CURRENT.with(|current| {
+        let restore = Restore { current, above: current.replace(frame) };
+        body(restore.above)
+    })
+}
+
+struct Restore<'a> {
+    current: &'a Cell<Option<NonNull<Frame<'static>>>>,
+    above: Option<NonNull<Frame<'static>>>,
+}
+
+impl Drop for Restore<'_> {
+    #[inline]
+    fn drop(&mut self) {
+        self.current.set(self.above);
+    }
+}
+
+/// Runs code that belongs to no `def` handler, wherever it is called from.
+pub(crate) fn outside<R>(body: impl FnOnce() -> R) -> R {
+    replaced(None, |_| body())
+}
+
+/// Shows the innermost `def` handler of this thread to `look`.
+fn with_frame<R>(look: impl FnOnce(&Frame<'_>) -> R) -> Option<R> {
+    let frame = CURRENT.get()?;
+    #[expect(unsafe_code, reason = "a counted reference to the entity would cost 10 ns a command")]
+    // SAFETY: `Frame::run` restores the pointer before the frame it points to goes away, on this very thread, and
+    // `look` cannot keep the reference.
+    Some(look(unsafe { frame.as_ref() }))
+}
+
+/// The entities whose `def` handlers are on this thread's stack, the innermost first.
+pub(crate) fn stack() -> Vec<Arc<Entity>> {
+    let mut entities = Vec::new();
+    let mut at = CURRENT.get();
+    while let Some(frame) = at {
+        #[expect(unsafe_code, reason = "as in `with_frame`")]
+        // SAFETY: frames further up are on the stack as long as the inner ones.
+        let frame = unsafe { frame.as_ref() };
+        entities.push(Arc::clone(frame.entity));
+        at = frame.above.get();
+    }
+    entities
+}
+
+/// Where a handler stands: which entity it runs for.
+#[pyclass(frozen, module = "ego._native")]
+#[derive(Debug)]
+pub(crate) struct Context {
+    pub(crate) entity: Arc<Entity>,
+    revision: u64,
+    /// What the `async def` handler told so far; none once it is done.
+    tells: GilCell<Option<Vec<Tell>>>,
+}
+
+fn variable(py: Python<'_>) -> PyResult<&Bound<'_, PyAny>> {
+    static VARIABLE: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
+    let made = VARIABLE.get_or_try_init(py, || {
+        PyResult::Ok(py.import("contextvars")?.getattr("ContextVar")?.call1(("ego.context",))?.unbind())
+    })?;
+    Ok(made.bind(py))
+}
+
+/// The context of the `async def` handler that this code belongs to, if there is one and it is not done.
+pub(crate) fn of_task(py: Python<'_>) -> PyResult<Option<Bound<'_, Context>>> {
+    let variable = variable(py)?;
+    let mut value = null_mut();
+    #[expect(unsafe_code, reason = "the C API alone has this call")]
+    // SAFETY: `variable` is a context variable; a new reference or null is written to `value`.
+    let value = unsafe {
+        if ffi::PyContextVar_Get(variable.as_ptr(), null_mut(), &raw mut value) < 0 {
+            return Err(PyErr::fetch(py));
+        }
+        Bound::from_owned_ptr_or_opt(py, value)
+    };
+    Ok(value.and_then(|value| value.cast_into::<Context>().ok()).filter(|found| found.get().tells.borrow(py).is_some()))
+}
+
+/// The entity in whose handler this code runs, if the handler can wait for an answer.
+pub(crate) fn waiting_sender(py: Python<'_>) -> PyResult<Option<Arc<Entity>>> {
+    if CURRENT.get().is_some() {
+        return Ok(None);
+    }
+    Ok(of_task(py)?.map(|found| Arc::clone(&found.get().entity)))
+}
+
+/// Whether this code runs in a handler.
+pub(crate) fn is_inside(py: Python<'_>) -> PyResult<bool> {
+    Ok(CURRENT.get().is_some() || of_task(py)?.is_some())
+}
+
+/// Keeps what a handler tells until its unit is durable; gives it back where no handler runs.
+pub(crate) fn keep(py: Python<'_>, tell: Tell) -> PyResult<Option<Tell>> {
+    let mut tell = Some(tell);
+    with_frame(|frame| frame.tells.borrow_mut().extend(tell.take()));
+    if tell.is_some()
+        && let Some(scope) = of_task(py)?
+        && let Some(tells) = &mut *scope.get().tells.borrow_mut(py)
+    {
+        tells.extend(tell.take());
+    }
+    Ok(tell)
+}
+
+impl Context {
+    /// The context of an `async def` handler; it starts with what was told while its coroutine was made.
+    pub(crate) fn open(py: Python<'_>, entity: &Arc<Entity>, revision: u64, tells: Vec<Tell>) -> PyResult<Py<Self>> {
+        Py::new(py, Self { entity: Arc::clone(entity), revision, tells: GilCell::new(Some(tells)) })
+    }
+
+    /// Ends the handler's part and gives what it told.
+    pub(crate) fn close(&self, py: Python<'_>) -> Vec<Tell> {
+        self.tells.borrow_mut(py).take().unwrap_or_default()
+    }
+
+    /// Makes this the context of what runs in the current `contextvars` context.
+    pub(crate) fn enter(this: &Py<Self>, py: Python<'_>) -> PyResult<()> {
+        variable(py)?.call_method1("set", (this,)).map(drop)
+    }
+}
+
+#[pymethods]
+impl Context {
+    /// The entity's id.
+    #[getter]
+    fn entity_id(&self) -> &str {
+        &self.entity.key.id
+    }
+
+    /// The entity's kind.
+    #[getter]
+    fn kind(&self) -> &str {
+        &self.entity.key.kind
+    }
+
+    /// The entity's revision when the handler began.
+    #[getter]
+    fn revision(&self) -> u64 {
+        self.revision
+    }
+
+    /// The time of the engine's clock, in UTC.
+    #[expect(clippy::unused_self, reason = "the clock is the engine's")]
+    fn now<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDateTime>> {
+        let micros = RealDoor.wall_nanos() / 1_000;
+        let utc = PyTzInfo::utc(py)?.to_owned();
+        #[expect(clippy::cast_precision_loss, reason = "whole microseconds of this century fit")]
+        PyDateTime::from_timestamp(py, micros as f64 / 1e6, Some(&utc))
+    }
+
+    fn __repr__(&self) -> String {
+        format!("<ego.Context {}/{} revision {}>", self.entity.key.kind, self.entity.key.id, self.revision)
+    }
+
+    fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
+        for tell in self.tells.in_traverse().iter().flat_map(|tells| tells.iter().flatten()) {
+            visit.call(&tell.engine)?;
+            visit.call(&tell.command)?;
+            visit.call(&tell.context)?;
+        }
+        Ok(())
+    }
+
+    fn __clear__(&self) {
+        Python::attach(|py| drop(self.close(py)));
+    }
+}
+
+/// Where the running handler stands.
+#[pyfunction]
+pub(crate) fn context(py: Python<'_>) -> PyResult<Py<Context>> {
+    let found = with_frame(|frame| (Arc::clone(frame.entity), frame.revision));
+    if let Some((entity, revision)) = found {
+        return Py::new(py, Context { entity, revision, tells: GilCell::new(None) });
+    }
+    match of_task(py)? {
+        Some(found) => Ok(found.unbind()),
+        None => Err(PyLookupError::new_err("ego.context() is available inside a handler only")),
+    }
+}

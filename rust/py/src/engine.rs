@@ -1,0 +1,534 @@
+//! The native half of `ego.Engine`: kinds, live entities, and one run between start and stop.
+
+use crate::answer::{Answer, Phase};
+use crate::cell::{GilCell, GilValue};
+use crate::context::{self, Tell};
+use crate::entity::{Entity, Live, Running, Tally};
+use crate::entity_ref::EntityRef;
+use crate::kind::{Kind, KindSpec};
+use crate::pending::{self, Then, Waiting};
+use crate::store::{self, Store};
+use crate::wake::{Bell, Home};
+use crate::{dispatch, error, task, turn};
+use ego_core::entities::slot::Entry;
+use ego_core::journal::{Journal, MAX_NAME_BYTES};
+use hashbrown::{HashMap, HashTable};
+use pyo3::exceptions::{PyIndexError, PyRuntimeError};
+use pyo3::prelude::*;
+use pyo3::types::{PyDict, PyString, PyTuple};
+use pyo3::{PyTraverseError, PyVisit, intern};
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+/// Whose commands are taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) enum Mode {
+    /// Nobody's.
+    #[default]
+    Stopped,
+    /// Everybody's.
+    Open,
+    /// Those of handlers.
+    Closing,
+}
+
+/// An engine between start and stop.
+pub(crate) struct Run {
+    pub(crate) journal: Arc<dyn Journal>,
+    pub(crate) home: Home,
+    pub(crate) callbacks: Callbacks,
+    bell: Arc<Bell>,
+    /// Whether settled commands are being shown right now.
+    pub(crate) draining: GilValue<bool>,
+    pub(crate) flush_is_due: GilValue<bool>,
+    pub(crate) pump_is_due: GilValue<bool>,
+    /// Appends that the committer was not told of.
+    pub(crate) unkicked: GilValue<u64>,
+    /// Commands that the last drain showed.
+    pub(crate) last_batch: GilValue<u64>,
+    /// The deadline that the timer is set to; 0 for none.
+    pub(crate) nearest: GilValue<u64>,
+}
+
+#[derive(Debug)]
+pub(crate) struct Callbacks {
+    pub(crate) drain: Py<Callback>,
+    pub(crate) flush: Py<Callback>,
+    pub(crate) expire: Py<Callback>,
+    pub(crate) pump: Py<Callback>,
+}
+
+/// What a loop calls an engine for.
+#[derive(Debug)]
+pub(crate) enum Call {
+    Drain,
+    Flush,
+    Expire,
+    Pump,
+    PassOn(Arc<Entity>),
+    Land(Arc<Entity>),
+}
+
+/// A function that an event loop is given.
+#[pyclass(frozen, module = "ego._native")]
+pub(crate) struct Callback {
+    engine: Py<Engine>,
+    call: Call,
+}
+
+impl Callback {
+    pub(crate) fn new(engine: &Bound<'_, Engine>, call: Call) -> PyResult<Py<Self>> {
+        Py::new(engine.py(), Self { engine: engine.clone().unbind(), call })
+    }
+}
+
+#[pymethods]
+impl Callback {
+    #[pyo3(signature = (*arguments))]
+    fn __call__(&self, arguments: &Bound<'_, PyTuple>) -> PyResult<()> {
+        let py = arguments.py();
+        let engine = self.engine.bind(py);
+        let inner = engine.get();
+        let run = inner.run.borrow(py).clone();
+        let Some(run) = run else { return Ok(()) };
+        let called = match &self.call {
+            Call::Drain => {
+                run.bell.listen();
+                pending::drain(engine, &run, true)
+            }
+            Call::Flush => {
+                run.flush_is_due.set(py, false);
+                pending::kick(py, &run);
+                Ok(())
+            }
+            Call::Expire => pending::expire(engine, &run),
+            Call::Pump => dispatch::pump(engine, &run),
+            Call::PassOn(entity) => dispatch::pass_on(engine, &run, entity),
+            Call::Land(entity) => task::land(engine, &run, entity, &arguments.get_item(0)?),
+        };
+        inner.check_drained(py).and(called)
+    }
+
+    fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
+        visit.call(&self.engine)
+    }
+}
+
+/// The native half of an engine.
+#[pyclass(frozen, weakref, module = "ego._native")]
+pub(crate) struct Engine {
+    name: String,
+    pub(crate) mailbox_capacity: usize,
+    pub(crate) mode: GilValue<Mode>,
+    pub(crate) tally: Arc<Tally>,
+    kinds: GilCell<Vec<Arc<Kind>>>,
+    entities: GilCell<HashTable<Arc<Entity>>>,
+    pub(crate) run: GilCell<Option<Arc<Run>>>,
+    pub(crate) waiting: GilCell<VecDeque<Waiting>>,
+    /// The entities whose `async def` handler has the turn, by address.
+    pub(crate) active: GilCell<HashMap<usize, Arc<Entity>>>,
+    pub(crate) outgoing: GilCell<VecDeque<Tell>>,
+    pub(crate) timer: GilCell<Option<Py<PyAny>>>,
+    waiters: GilCell<Vec<Answer>>,
+}
+
+impl Engine {
+    /// The present run.
+    pub(crate) fn running(&self, py: Python<'_>) -> PyResult<Arc<Run>> {
+        let run = self.run.borrow(py).clone();
+        run.ok_or_else(|| self.not_started(py))
+    }
+
+    #[cold]
+    pub(crate) fn not_started(&self, py: Python<'_>) -> PyErr {
+        error::not_started(py, &format!("engine {:?} is not started", self.name))
+    }
+
+    /// Refuses what comes from outside while the engine stops.
+    pub(crate) fn check_open(&self, py: Python<'_>) -> PyResult<()> {
+        if self.mode.get(py) == Mode::Open || (self.mode.get(py) == Mode::Closing && context::is_inside(py)?) {
+            return Ok(());
+        }
+        Err(error::not_started(py, &format!("engine {:?} is stopping and takes no more commands", self.name)))
+    }
+
+    /// The live entity in the place of one that may have been dropped by a stop.
+    pub(crate) fn current(&self, py: Python<'_>, entity: &Arc<Entity>) -> Arc<Entity> {
+        if !entity.dropped.get(py) {
+            return Arc::clone(entity);
+        }
+        self.entity(py, &entity.kind, &entity.key.id)
+    }
+
+    pub(crate) fn entity(&self, py: Python<'_>, kind: &Arc<Kind>, id: &str) -> Arc<Entity> {
+        let hash = ego_core::entities::shard::entity_hash(id);
+        let mut entities = self.entities.borrow_mut(py);
+        let same = |held: &Arc<Entity>| Arc::ptr_eq(&held.kind, kind) && &*held.key.id == id;
+        if let Some(found) = entities.find(hash, same) {
+            return Arc::clone(found);
+        }
+        let made = Arc::new(Entity::new(Arc::clone(kind), id, Arc::clone(&self.tally)));
+        entities.insert_unique(hash, Arc::clone(&made), |held| held.key.hash());
+        made
+    }
+
+    fn kind(&self, py: Python<'_>, number: usize) -> PyResult<Arc<Kind>> {
+        let kind = self.kinds.borrow(py).get(number).cloned();
+        kind.ok_or_else(|| PyIndexError::new_err("no such kind"))
+    }
+
+    /// An `async def` handler takes its entity's turn over.
+    pub(crate) fn begin(&self, py: Python<'_>, entity: &Arc<Entity>, running: Running) {
+        let before = entity.running.borrow_mut(py).replace(Box::new(running));
+        drop(before);
+        self.active.borrow_mut(py).insert(Arc::as_ptr(entity).addr(), Arc::clone(entity));
+    }
+
+    /// An `async def` handler is done; its turn is the caller's now.
+    pub(crate) fn end(&self, py: Python<'_>, entity: &Arc<Entity>) -> Option<Box<Running>> {
+        let running = entity.running.borrow_mut(py).take();
+        self.active.borrow_mut(py).remove(&Arc::as_ptr(entity).addr());
+        running
+    }
+
+    fn is_drained(&self, py: Python<'_>) -> bool {
+        self.waiting.borrow(py).is_empty()
+            && self.active.borrow(py).is_empty()
+            && self.outgoing.borrow(py).is_empty()
+            && self.tally.queued.get(py) == 0
+    }
+
+    pub(crate) fn check_drained(&self, py: Python<'_>) -> PyResult<()> {
+        if self.waiters.borrow(py).is_empty() || !self.is_drained(py) {
+            return Ok(());
+        }
+        let waiters = std::mem::take(&mut *self.waiters.borrow_mut(py));
+        for waiter in waiters {
+            waiter.prepare(py, Ok(py.None().into_bound(py)));
+            waiter.show(py, false)?;
+        }
+        Ok(())
+    }
+
+    /// Answers everybody who still waits, and forgets every entity.
+    fn abandon(&self, py: Python<'_>) -> PyResult<()> {
+        let mut result = Ok(());
+        let waiting = std::mem::take(&mut *self.waiting.borrow_mut(py));
+        for Waiting { entity, answer, then, .. } in waiting {
+            if matches!(then, Then::Show { .. }) {
+                result = result.and(pending::give_up(py, &entity, &answer, false));
+            }
+        }
+        drop(std::mem::take(&mut *self.outgoing.borrow_mut(py)));
+        let active = std::mem::take(&mut *self.active.borrow_mut(py));
+        for entity in active.into_values() {
+            let Some(running) = self.end(py, &entity) else { continue };
+            result = result.and(pending::give_up(py, &entity, &running.answer, false));
+            drop(running.scope.get().close(py));
+            let awaitable = running.awaitable.bind(py);
+            let stopped = if running.started {
+                awaitable.call_method0(intern!(py, "cancel")).map(drop)
+            } else {
+                task::discard(awaitable)
+            };
+            result = result.and(stopped);
+        }
+        let entities = std::mem::take(&mut *self.entities.borrow_mut(py));
+        for entity in entities {
+            entity.dropped.set(py, true);
+            let answers: Vec<_> =
+                entity.slot.borrow(py).mailbox().iter().map(|message| message.answer.clone_ref(py)).collect();
+            for answer in answers {
+                result = result.and(pending::give_up(py, &entity, &answer, false));
+                entity.withdraw(py, answer.held());
+            }
+            entity.forget(py, entity.generation(py));
+        }
+        result
+    }
+}
+
+#[pymethods]
+impl Engine {
+    #[new]
+    #[pyo3(signature = (name, *, mailbox_capacity))]
+    fn new(name: String, mailbox_capacity: usize) -> Self {
+        Self {
+            name,
+            mailbox_capacity,
+            mode: GilValue::default(),
+            tally: Arc::default(),
+            kinds: GilCell::default(),
+            entities: GilCell::default(),
+            run: GilCell::default(),
+            waiting: GilCell::default(),
+            active: GilCell::default(),
+            outgoing: GilCell::default(),
+            timer: GilCell::default(),
+            waiters: GilCell::default(),
+        }
+    }
+
+    /// Takes a kind in and gives its number.
+    fn register(&self, py: Python<'_>, spec: &Bound<'_, KindSpec>) -> usize {
+        let mut kinds = self.kinds.borrow_mut(py);
+        kinds.push(Arc::new(spec.get().0.clone_ref(py)));
+        kinds.len() - 1
+    }
+
+    /// Takes commands from now on, on the running loop.
+    fn start(slf: &Bound<'_, Self>, store: &Bound<'_, Store>, event_loop: Py<PyAny>) -> PyResult<()> {
+        let py = slf.py();
+        let inner = slf.get();
+        let bell = Bell::new()?;
+        let callbacks = Callbacks {
+            drain: Callback::new(slf, Call::Drain)?,
+            flush: Callback::new(slf, Call::Flush)?,
+            expire: Callback::new(slf, Call::Expire)?,
+            pump: Callback::new(slf, Call::Pump)?,
+        };
+        let home = Home::new(event_loop);
+        home.check(py)?;
+        let journal = Arc::clone(&store.get().journal);
+        {
+            let run = inner.run.try_borrow_mut(py);
+            let Some(mut run) = run.filter(|run| run.is_none()) else {
+                return Err(PyRuntimeError::new_err(format!("engine {:?} is started already", inner.name)));
+            };
+            home.add_reader(py, &bell, callbacks.drain.bind(py))?;
+            let weak = Arc::downgrade(&bell);
+            journal.on_settled(Arc::new(move || {
+                if let Some(bell) = weak.upgrade() {
+                    bell.ring();
+                }
+            }));
+            *run = Some(Arc::new(Run {
+                journal,
+                home,
+                callbacks,
+                bell,
+                draining: GilValue::default(),
+                flush_is_due: GilValue::default(),
+                pump_is_due: GilValue::default(),
+                unkicked: GilValue::default(),
+                last_batch: GilValue::default(),
+                nearest: GilValue::default(),
+            }));
+        }
+        inner.mode.set(py, Mode::Open);
+        Ok(())
+    }
+
+    /// Takes commands from handlers alone from now on.
+    fn refuse_outside(&self, py: Python<'_>) {
+        if self.mode.get(py) == Mode::Open {
+            self.mode.set(py, Mode::Closing);
+        }
+    }
+
+    /// An awaitable that is done once no command is queued, running or waiting for the disk.
+    fn drained(&self, py: Python<'_>) -> PyResult<Py<PyAny>> {
+        let run = self.running(py)?;
+        run.home.check(py)?;
+        pending::kick(py, &run);
+        let answer = Answer::pending(py, &run.home.event_loop, Phase::Writing, 0)?;
+        self.waiters.borrow_mut(py).push(answer.clone_ref(py));
+        self.check_drained(py)?;
+        Ok(answer.into_any())
+    }
+
+    /// Lets go of the loop and of every entity; tells how many commands had no end.
+    fn finish<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
+        let counts = PyDict::new(py);
+        let queued = self.tally.queued.get(py) + self.outgoing.borrow(py).len() as u64;
+        let shown = |waiting: &&Waiting| matches!(waiting.then, Then::Show { .. });
+        counts.set_item("queued", queued)?;
+        counts.set_item("running", self.active.borrow(py).len())?;
+        counts.set_item("waiting", self.waiting.borrow(py).iter().filter(shown).count())?;
+        let taken = match self.run.try_borrow_mut(py) {
+            Some(mut run) => run.take(),
+            None => return Err(PyRuntimeError::new_err("an engine cannot be stopped from inside a handler")),
+        };
+        let Some(run) = taken else { return Ok(counts) };
+        self.mode.set(py, Mode::Stopped);
+        let abandoned = self.abandon(py);
+        let timer = self.timer.borrow_mut(py).take();
+        if let Some(timer) = timer {
+            timer.call_method0(py, "cancel")?;
+        }
+        run.home.remove_reader(py, &run.bell)?;
+        self.check_drained(py)?;
+        abandoned?;
+        Ok(counts)
+    }
+
+    /// The reference of an entity, which may not exist yet.
+    #[pyo3(name = "ref")]
+    fn reference(slf: &Bound<'_, Self>, kind: usize, entity_id: &Bound<'_, PyAny>) -> PyResult<EntityRef> {
+        let py = slf.py();
+        let inner = slf.get();
+        drop(inner.running(py)?);
+        let kind = inner.kind(py, kind)?;
+        let entity = inner.entity(py, &kind, &checked_id(py, &kind.name, entity_id)?);
+        Ok(EntityRef::new(slf.clone().unbind(), entity))
+    }
+
+    /// The same, brought into memory now.
+    fn load(slf: &Bound<'_, Self>, kind: usize, entity_id: &Bound<'_, PyAny>) -> PyResult<EntityRef> {
+        let py = slf.py();
+        let inner = slf.get();
+        let run = inner.running(py)?;
+        run.home.check(py)?;
+        inner.check_open(py)?;
+        let reference = Self::reference(slf, kind, entity_id)?;
+        let entity = Arc::clone(&*reference.entity(py));
+        let entry = entity.slot.borrow_mut(py).enter();
+        let loaded = match entry {
+            Entry::Taken => return Ok(reference),
+            Entry::Live(live) => Ok(live),
+            Entry::Cold => turn::load(py, &*run.journal, &entity),
+        };
+        let loaded = loaded.map(|live: Live| entity.put(py, live, entity.generation(py)));
+        dispatch::pass_on(slf, &run, &entity)?;
+        loaded.map(|()| reference)
+    }
+
+    /// Whether the entity was brought into memory since the start.
+    fn is_live(&self, py: Python<'_>, kind: usize, entity_id: &str) -> PyResult<bool> {
+        let kind = self.kind(py, kind)?;
+        let hash = ego_core::entities::shard::entity_hash(entity_id);
+        let same = |held: &Arc<Entity>| Arc::ptr_eq(&held.kind, &kind) && &*held.key.id == entity_id;
+        Ok(self.entities.borrow(py).find(hash, same).is_some_and(|found| found.declared.get(py)))
+    }
+
+    /// The kinds under which the store has events of this id.
+    fn stored_kinds(&self, py: Python<'_>, entity_id: &str) -> PyResult<Vec<String>> {
+        let run = self.running(py)?;
+        Ok(run.journal.kinds_of(entity_id).iter().map(ToString::to_string).collect())
+    }
+
+    /// Counters of commands and, while it is started, of its store.
+    fn stats<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
+        let counters = PyDict::new(py);
+        counters.set_item("accepted", self.tally.accepted.get(py))?;
+        counters.set_item("ok", self.tally.ok.get(py))?;
+        counters.set_item("rejected", self.tally.rejected.get(py))?;
+        counters.set_item("failed", self.tally.failed.get(py))?;
+        counters.set_item("queued", self.tally.queued.get(py))?;
+        counters.set_item("running", self.active.borrow(py).len())?;
+        counters.set_item("waiting", self.waiting.borrow(py).len())?;
+        counters.set_item("live", self.entities.borrow(py).iter().filter(|held| held.declared.get(py)).count())?;
+        let run = self.run.borrow(py).clone();
+        if let Some(run) = run {
+            store::fill_stats(&*run.journal, &counters)?;
+        }
+        Ok(counters)
+    }
+
+    /// Whether it is between start and stop.
+    #[getter]
+    fn started(&self, py: Python<'_>) -> bool {
+        self.run.borrow(py).is_some()
+    }
+
+    #[getter]
+    fn name(&self) -> &str {
+        &self.name
+    }
+
+    fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
+        for kind in self.kinds.in_traverse().iter().flat_map(|kinds| kinds.iter()) {
+            kind.traverse(visit)?;
+        }
+        for entity in self.entities.in_traverse().iter().flat_map(|entities| entities.iter()) {
+            entity.traverse(visit)?;
+        }
+        for waiting in self.waiting.in_traverse().iter().flat_map(|waiting| waiting.iter()) {
+            visit.call(waiting.answer.held())?;
+            if let Then::Show { tells, .. } = &waiting.then {
+                visit_tells(tells, visit)?;
+            }
+        }
+        if let Some(outgoing) = self.outgoing.in_traverse() {
+            visit_tells(&*outgoing, visit)?;
+        }
+        if let Some(timer) = self.timer.in_traverse() {
+            visit.call(timer.as_ref())?;
+        }
+        for waiter in self.waiters.in_traverse().iter().flat_map(|waiters| waiters.iter()) {
+            visit.call(waiter.held())?;
+        }
+        match self.run.in_traverse().as_deref() {
+            // A second owner is on the stack right now, and keeps what it holds alive.
+            Some(Some(run)) if Arc::strong_count(run) == 1 => {
+                run.home.traverse(visit)?;
+                visit.call(&run.callbacks.drain)?;
+                visit.call(&run.callbacks.flush)?;
+                visit.call(&run.callbacks.expire)?;
+                visit.call(&run.callbacks.pump)
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn __clear__(&self) {
+        Python::attach(|py| {
+            drop(self.run.try_borrow_mut(py).and_then(|mut run| run.take()));
+            drop(std::mem::take(&mut *self.waiting.borrow_mut(py)));
+            drop(std::mem::take(&mut *self.outgoing.borrow_mut(py)));
+            drop(std::mem::take(&mut *self.waiters.borrow_mut(py)));
+            let timer = self.timer.borrow_mut(py).take();
+            drop(timer);
+            let active = std::mem::take(&mut *self.active.borrow_mut(py));
+            for entity in active.values() {
+                let running = entity.running.borrow_mut(py).take();
+                drop(running);
+            }
+            let entities = std::mem::take(&mut *self.entities.borrow_mut(py));
+            for entity in &entities {
+                entity.forget(py, entity.generation(py));
+            }
+            let kinds = std::mem::take(&mut *self.kinds.borrow_mut(py));
+            drop((entities, kinds));
+        });
+    }
+}
+
+fn visit_tells<'a>(tells: impl IntoIterator<Item = &'a Tell>, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
+    for tell in tells {
+        visit.call(&tell.engine)?;
+        visit.call(&tell.command)?;
+        visit.call(&tell.context)?;
+    }
+    Ok(())
+}
+
+/// # Errors
+/// `UndefinedEntityError`, `InvalidEntityIdError`.
+fn checked_id(py: Python<'_>, kind: &str, id: &Bound<'_, PyAny>) -> PyResult<String> {
+    let refuse = |class: &str, message: &str| {
+        let facts = PyDict::new(py);
+        facts.set_item("kind", kind)?;
+        facts.set_item("entity_id", id)?;
+        Err(error::raise(py, class, message, &facts))
+    };
+    let Ok(text) = id.cast::<PyString>() else {
+        return refuse("InvalidEntityIdError", &format!("an entity id is a str, not {}", id.get_type().qualname()?));
+    };
+    let Ok(text) = text.to_str() else {
+        return refuse("InvalidEntityIdError", "an entity id is UTF-8 text; this one has surrogates");
+    };
+    if text.is_empty() {
+        return refuse("UndefinedEntityError", "the entity id is empty");
+    }
+    if text.len() > MAX_NAME_BYTES {
+        return refuse(
+            "InvalidEntityIdError",
+            &format!("an entity id has at most {MAX_NAME_BYTES} bytes, not {}", text.len()),
+        );
+    }
+    if text.chars().any(char::is_control) {
+        return refuse("InvalidEntityIdError", &format!("an entity id has no control characters: {text:?}"));
+    }
+    Ok(text.to_owned())
+}

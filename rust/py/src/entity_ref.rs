@@ -1,0 +1,216 @@
+//! The way in: `EntityRef`, one entity as its callers hold it.
+
+use crate::cell::GilCell;
+use crate::dispatch::{self, Patience};
+use crate::engine::{Engine, Run};
+use crate::entity::Entity;
+use pyo3::exceptions::PyValueError;
+use pyo3::prelude::*;
+use pyo3::types::PyBool;
+use pyo3::{PyTraverseError, PyVisit};
+use std::cell::Ref;
+use std::sync::Arc;
+
+/// A run and an entity in it.
+type Place<'a> = (Ref<'a, Option<Arc<Run>>>, Ref<'a, Arc<Entity>>);
+
+/// How long a sender waits.
+struct Timeout(Patience);
+
+/// Five seconds.
+const DEFAULT_TIMEOUT: Timeout = Timeout(Some(5_000_000_000));
+
+impl<'py> FromPyObject<'_, 'py> for Timeout {
+    type Error = PyErr;
+
+    fn extract(given: Borrowed<'_, 'py, PyAny>) -> PyResult<Self> {
+        if given.is_none() {
+            return Ok(Self(None));
+        }
+        let seconds = if given.is_instance_of::<PyBool>() { f64::NAN } else { given.extract().unwrap_or(f64::NAN) };
+        if seconds > 0.0 {
+            // What is longer than 500 years is none.
+            return Ok(Self(
+                std::time::Duration::try_from_secs_f64(seconds)
+                    .ok()
+                    .and_then(|wait| u64::try_from(wait.as_nanos().max(1)).ok()),
+            ));
+        }
+        Err(PyValueError::new_err(format!(
+            "timeout is a number of seconds above 0, or None for no deadline, not {}",
+            given.repr()?
+        )))
+    }
+}
+
+/// One entity, for those who send to it.
+#[pyclass(frozen, weakref, generic, module = "ego", name = "EntityRef")]
+pub(crate) struct EntityRef {
+    engine: Py<Engine>,
+    entity: GilCell<Arc<Entity>>,
+}
+
+impl EntityRef {
+    pub(crate) fn new(engine: Py<Engine>, entity: Arc<Entity>) -> Self {
+        Self { engine, entity: GilCell::new(entity) }
+    }
+
+    /// The live entity; another one after the engine was stopped and started.
+    #[inline]
+    pub(crate) fn entity<'a>(&'a self, py: Python<'_>) -> Ref<'a, Arc<Entity>> {
+        if self.entity.borrow(py).dropped.get(py) {
+            let current = self.engine.get().current(py, &self.entity.borrow(py));
+            *self.entity.borrow_mut(py) = current;
+        }
+        self.entity.borrow(py)
+    }
+
+    /// The present run and the entity, if this is the engine's loop and thread. Both stay what they are while a `def`
+    /// handler runs.
+    #[inline]
+    fn at_home(&self, py: Python<'_>) -> PyResult<Place<'_>> {
+        let run = self.engine.get().run.borrow(py);
+        if let Some(run) = &*run {
+            run.home.check(py)?;
+        }
+        Ok((run, self.entity(py)))
+    }
+}
+
+#[pymethods]
+impl EntityRef {
+    /// Sends a command without an answer. What goes wrong with it is logged.
+    #[pyo3(signature = (command, /))]
+    fn tell(&self, command: &Bound<'_, PyAny>) -> PyResult<()> {
+        let py = command.py();
+        let engine = self.engine.bind(py);
+        let (run, entity) = self.at_home(py)?;
+        let Some(run) = &*run else { return Err(engine.get().not_started(py)) };
+        dispatch::tell(engine, run, &entity, command)
+    }
+
+    /// Asks for `(state, revision)` without a command.
+    #[pyo3(signature = (*, timeout = DEFAULT_TIMEOUT), text_signature = "($self, *, timeout=5.0)")]
+    fn state(&self, py: Python<'_>, timeout: Timeout) -> PyResult<Py<PyAny>> {
+        let engine = self.engine.bind(py);
+        let (run, entity) = self.at_home(py)?;
+        let Some(run) = &*run else { return Err(engine.get().not_started(py)) };
+        dispatch::state(engine, run, &entity, timeout.0)
+    }
+
+    /// The entity's id.
+    #[getter]
+    fn id(&self, py: Python<'_>) -> String {
+        self.entity.borrow(py).key.id.to_string()
+    }
+
+    /// The entity's kind.
+    #[getter]
+    fn kind(&self, py: Python<'_>) -> String {
+        self.entity.borrow(py).key.kind.to_string()
+    }
+
+    fn __repr__(&self, py: Python<'_>) -> String {
+        let entity = self.entity.borrow(py);
+        format!("<ego.EntityRef {}/{}>", entity.key.kind, entity.key.id)
+    }
+
+    fn __eq__(&self, other: &Bound<'_, PyAny>) -> bool {
+        let py = other.py();
+        other.cast_exact::<Self>().is_ok_and(|other| {
+            let other = other.get();
+            self.engine.is(&other.engine) && self.entity.borrow(py).key == other.entity.borrow(py).key
+        })
+    }
+
+    fn __hash__(&self, py: Python<'_>) -> u64 {
+        self.entity.borrow(py).key.hash()
+    }
+
+    fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
+        visit.call(&self.engine)
+    }
+}
+
+/// `send`, put into the type by hand: pyo3's own way in costs a command in memory 5 %.
+mod by_hand {
+    #![expect(unsafe_code, reason = "a method of the C API")]
+
+    use super::{DEFAULT_TIMEOUT, EntityRef, Timeout};
+    use crate::dispatch;
+    use crate::fast::{attached, enter};
+    use pyo3::exceptions::PyTypeError;
+    use pyo3::ffi::{self, PyObject};
+    use pyo3::prelude::*;
+    use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+
+    const DOC: &std::ffi::CStr = c"send($self, command, /, *, timeout=5.0)\n--\n\n\
+        Sends a command; the awaitable gives (state, revision). Accepted at the call.";
+
+    type Arguments = *const *mut PyObject;
+
+    unsafe extern "C" fn send(
+        slf: *mut PyObject,
+        arguments: Arguments,
+        count: ffi::Py_ssize_t,
+        names: *mut PyObject,
+    ) -> *mut PyObject {
+        // SAFETY: the interpreter calls a method descriptor of the type with an object of it, a vector of `count`
+        // arguments and the named ones, and holds the lock. What lets go of objects in there enters pyo3 first.
+        let sent = catch_unwind(AssertUnwindSafe(|| unsafe {
+            let py = Python::assume_attached();
+            let timeout = if count == 1 && names.is_null() {
+                DEFAULT_TIMEOUT
+            } else {
+                attached(|py| timeout(py, arguments, count, names))?
+            };
+            let slf = Borrowed::from_ptr(py, slf).cast_unchecked::<EntityRef>().get();
+            let engine = slf.engine.bind(py);
+            let (run, entity) = slf.at_home(py)?;
+            let Some(run) = &*run else { return Err(engine.get().not_started(py)) };
+            dispatch::send(engine, run, &entity, &Borrowed::from_ptr(py, *arguments), timeout.0)
+        }));
+        match sent {
+            Ok(Ok(answer)) => answer.into_ptr(),
+            Ok(Err(failure)) => enter(|_| Err(failure)),
+            Err(panic) => enter(|_| resume_unwind(panic)),
+        }
+    }
+
+    /// # Safety
+    /// The arguments are those of a call.
+    unsafe fn timeout(
+        py: Python<'_>,
+        arguments: Arguments,
+        count: ffi::Py_ssize_t,
+        names: *mut PyObject,
+    ) -> PyResult<Timeout> {
+        // SAFETY: the caller's promise; what is named follows what is not.
+        unsafe {
+            let is_timeout = count == 1
+                && ffi::PyTuple_Size(names) == 1
+                && ffi::PyUnicode_CompareWithASCIIString(ffi::PyTuple_GetItem(names, 0), c"timeout".as_ptr()) == 0;
+            if is_timeout {
+                return Timeout::extract(Borrowed::from_ptr(py, *arguments.add(1)));
+            }
+        }
+        Err(PyTypeError::new_err("send takes one command, and timeout= by name"))
+    }
+
+    /// Puts `send` into the type.
+    pub(crate) fn init(py: Python<'_>) -> PyResult<()> {
+        let method = Box::leak(Box::new(ffi::PyMethodDef {
+            ml_name: c"send".as_ptr(),
+            ml_meth: ffi::PyMethodDefPointer { PyCFunctionFastWithKeywords: send },
+            ml_flags: ffi::METH_FASTCALL | ffi::METH_KEYWORDS,
+            ml_doc: DOC.as_ptr(),
+        }));
+        let kind = py.get_type::<EntityRef>();
+        // SAFETY: the definition is never freed; gives a new descriptor or null with an error set.
+        let descriptor =
+            unsafe { Bound::from_owned_ptr_or_err(py, ffi::PyDescr_NewMethod(kind.as_type_ptr(), method))? };
+        kind.setattr("send", descriptor)
+    }
+}
+
+pub(crate) use by_hand::init;

@@ -1,0 +1,229 @@
+//! What waits for the disk, in the order of tickets, and who waits too long.
+//!
+//! One timer of the loop serves the nearest deadline of all; a command that is done costs it nothing.
+
+use crate::answer::{Answer, Phase};
+use crate::context::Tell;
+use crate::dispatch;
+use crate::engine::{Engine, Run};
+use crate::entity::Entity;
+use crate::turn::{Fate, fate};
+use crate::{error, logging, task, wake};
+use ego_core::journal::Ticket;
+use pyo3::prelude::*;
+use std::sync::Arc;
+
+/// A command whose entity's last unit is not durable yet.
+#[derive(Debug)]
+pub(crate) struct Waiting {
+    pub(crate) ticket: Ticket,
+    pub(crate) entity: Arc<Entity>,
+    pub(crate) generation: u32,
+    pub(crate) answer: Answer,
+    pub(crate) then: Then,
+}
+
+/// What happens once it is durable.
+#[derive(Debug)]
+pub(crate) enum Then {
+    /// The answer is shown and what the handler told is sent.
+    Show { tells: Vec<Tell>, rejected: bool },
+    /// The `async def` handler starts.
+    Start,
+}
+
+/// Appends since the committer was last told.
+const KICK_EVERY: u64 = 256;
+
+/// Shows everything that is settled. With `step`, waiting tasks run right here: only from a callback of the loop.
+///
+/// # Errors
+/// What a waiting task may not swallow: `KeyboardInterrupt`, `SystemExit`. The rest is shown by the next call.
+pub(crate) fn drain(engine: &Bound<'_, Engine>, run: &Arc<Run>, step: bool) -> PyResult<()> {
+    let py = engine.py();
+    let inner = engine.get();
+    let was_draining = run.draining.get(py);
+    run.draining.set(py, true);
+    let mut shown = 0;
+    let mut result = Ok(());
+    // What is settled meanwhile rings the bell again; the loop's other callbacks come first.
+    let settled = run.journal.settled();
+    while result.is_ok() {
+        let due = inner.waiting.borrow(py).front().is_some_and(|front| front.ticket <= settled);
+        let next = if due { inner.waiting.borrow_mut(py).pop_front() } else { None };
+        let Some(next) = next else { break };
+        shown += 1;
+        result = settle(engine, run, next, step);
+    }
+    run.draining.set(py, was_draining);
+    run.last_batch.set(py, shown);
+    kick(py, run);
+    if result.is_err() {
+        run.home.call_soon(py, run.callbacks.drain.bind(py))?;
+    }
+    inner.check_drained(py)?;
+    result
+}
+
+fn settle(engine: &Bound<'_, Engine>, run: &Arc<Run>, waiting: Waiting, step: bool) -> PyResult<()> {
+    let py = engine.py();
+    let Waiting { ticket, entity, generation, answer, then } = waiting;
+    match (fate(&*run.journal, ticket), then) {
+        (Fate::Lost(failure), then) => {
+            entity.forget(py, generation);
+            let failure = error::storage(py, &failure);
+            match then {
+                Then::Show { .. } => finish(engine, &entity, &answer, Verdict::Lost(failure), step),
+                Then::Start => task::give_up(engine, run, &entity, failure, step),
+            }
+        }
+        (_, Then::Show { tells, rejected }) => {
+            dispatch::release(engine, run, tells)?;
+            finish(engine, &entity, &answer, if rejected { Verdict::Rejected } else { Verdict::Ok }, step)
+        }
+        (_, Then::Start) => task::start(engine, run, &entity, step),
+    }
+}
+
+/// How a command ended.
+pub(crate) enum Verdict {
+    Ok,
+    /// Its handler raised.
+    Rejected,
+    /// Its events are not stored, or nobody knows.
+    Lost(PyErr),
+}
+
+/// Shows an answer that was laid down, or a failure instead, and counts it.
+pub(crate) fn finish(
+    engine: &Bound<'_, Engine>,
+    entity: &Entity,
+    answer: &Answer,
+    verdict: Verdict,
+    step: bool,
+) -> PyResult<()> {
+    let py = engine.py();
+    let tally = &engine.get().tally;
+    match verdict {
+        Verdict::Ok => tally.ok.add(py, 1),
+        Verdict::Rejected => tally.rejected.add(py, 1),
+        Verdict::Lost(failure) => {
+            tally.failed.add(py, 1);
+            answer.prepare(py, Err(failure));
+        }
+    }
+    if answer.is_told(py)
+        && let Some(failure) = answer.error(py)
+    {
+        logging::exception(py, &format!("a command told to {}/{} failed", entity.key.kind, entity.key.id), failure);
+    }
+    answer.show(py, step)
+}
+
+/// Lets the answer wait for its ticket.
+pub(crate) fn wait(py: Python<'_>, engine: &Engine, run: &Run, waiting: Waiting) -> PyResult<()> {
+    let deadline = waiting.answer.deadline(py);
+    let first = {
+        let mut queue = engine.waiting.borrow_mut(py);
+        let first = queue.is_empty();
+        queue.push_back(waiting);
+        first
+    };
+    arm(py, engine, run, deadline)?;
+    appended(py, run, first)
+}
+
+/// Decides when the committer is told: at once for a lone command, else once per turn of the loop and every
+/// `KICK_EVERY` appends.
+fn appended(py: Python<'_>, run: &Run, first: bool) -> PyResult<()> {
+    run.unkicked.add(py, 1);
+    if run.unkicked.get(py) >= KICK_EVERY || (first && run.last_batch.get(py) <= 1 && !run.draining.get(py)) {
+        kick(py, run);
+    } else if !run.draining.get(py) && !run.flush_is_due.get(py) {
+        run.flush_is_due.set(py, true);
+        run.home.call_soon(py, run.callbacks.flush.bind(py))?;
+    }
+    Ok(())
+}
+
+/// Tells the committer what was appended, if anything was.
+pub(crate) fn kick(py: Python<'_>, run: &Run) {
+    if run.unkicked.get(py) > 0 {
+        run.unkicked.set(py, 0);
+        run.journal.kick();
+    }
+}
+
+/// Makes sure that the timer rings at `deadline` or before.
+pub(crate) fn arm(py: Python<'_>, engine: &Engine, run: &Run, deadline: u64) -> PyResult<()> {
+    if deadline == 0 {
+        return Ok(());
+    }
+    let nearest = run.nearest.get(py);
+    if nearest != 0 && nearest <= deadline {
+        return Ok(());
+    }
+    let wait = deadline.saturating_sub(wake::monotonic_nanos());
+    let timer = run.home.call_later(py, wait, run.callbacks.expire.bind(py))?;
+    run.nearest.set(py, deadline);
+    let before = engine.timer.borrow_mut(py).replace(timer);
+    if let Some(before) = before {
+        before.call_method0(py, "cancel")?;
+    }
+    Ok(())
+}
+
+/// Answers everybody whose time is over and sets the timer for the next.
+pub(crate) fn expire(engine: &Bound<'_, Engine>, run: &Arc<Run>) -> PyResult<()> {
+    let py = engine.py();
+    let inner = engine.get();
+    let now = wake::monotonic_nanos().max(run.nearest.get(py));
+    run.nearest.set(py, 0);
+    drop(inner.timer.borrow_mut(py).take());
+    let mut late = Vec::new();
+    let mut next = 0;
+    let mut look = |entity: &Arc<Entity>, answer: &Answer| match answer.deadline(py) {
+        0 => {}
+        deadline if deadline <= now => late.push((Arc::clone(entity), answer.clone_ref(py))),
+        deadline => next = if next == 0 { deadline } else { deadline.min(next) },
+    };
+    for waiting in inner.waiting.borrow(py).iter() {
+        look(&waiting.entity, &waiting.answer);
+    }
+    for entity in inner.active.borrow(py).values() {
+        if let Some(running) = &*entity.running.borrow(py) {
+            look(entity, &running.answer);
+        }
+        for message in entity.slot.borrow(py).mailbox().iter() {
+            look(entity, &message.answer);
+        }
+    }
+    arm(py, inner, run, next)?;
+    let mut result = Ok(());
+    for (entity, answer) in late {
+        let shown = give_up(py, &entity, &answer, true);
+        result = result.and(shown);
+    }
+    result
+}
+
+/// Answers with `CommandTimeoutError`; a command that is still queued never runs.
+pub(crate) fn give_up(py: Python<'_>, entity: &Entity, answer: &Answer, step: bool) -> PyResult<()> {
+    if answer.is_done(py) {
+        return Ok(());
+    }
+    let failure = if answer.phase(py) == Phase::Queued && entity.withdraw(py, answer.held()) {
+        error::too_late(
+            py,
+            &entity.key,
+            "not_run",
+            "the command was still queued when its time was over; it will not run",
+        )
+    } else {
+        error::too_late(py, &entity.key, "unknown", "the command had begun when its time was over; it may be stored")
+    };
+    if answer.is_told(py) {
+        return answer.show(py, step);
+    }
+    answer.fail(py, failure, step)
+}

@@ -1,0 +1,337 @@
+//! The only code that touches an event loop.
+//!
+//! The committer writes one eventfd per loop and batch; the loop's reader then shows everything that was settled. A
+//! task that waits is stepped right there, which saves a pass through the loop's ready queue per command.
+
+use crate::cell::{GilCell, GilValue};
+use crate::error;
+use pyo3::exceptions::PyOSError;
+use pyo3::ffi;
+use pyo3::intern;
+use pyo3::prelude::*;
+use pyo3::sync::PyOnceLock;
+use pyo3::types::{PyBool, PyDict, PyString, PyTuple};
+use rustix::event::{EventfdFlags, eventfd};
+use rustix::time::{ClockId, clock_gettime};
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+
+/// Rings a loop from any thread, at most once until the loop has listened.
+#[derive(Debug)]
+pub(crate) struct Bell {
+    descriptor: OwnedFd,
+    rung: AtomicBool,
+}
+
+impl Bell {
+    pub(crate) fn new() -> PyResult<Arc<Self>> {
+        let descriptor = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)
+            .map_err(|error| PyOSError::new_err((error.raw_os_error(), "eventfd failed")))?;
+        Ok(Arc::new(Self { descriptor, rung: AtomicBool::new(false) }))
+    }
+
+    pub(crate) fn ring(&self) {
+        if !self.rung.swap(true, Ordering::SeqCst) {
+            // The counter cannot be full: it is read before it is written again.
+            let _ = rustix::io::write(&self.descriptor, &1_u64.to_ne_bytes());
+        }
+    }
+
+    /// Silences the bell; what is settled from now on rings it again.
+    pub(crate) fn listen(&self) {
+        let mut counter = [0; 8];
+        let _ = rustix::io::read(&self.descriptor, &mut counter);
+        self.rung.store(false, Ordering::SeqCst);
+    }
+
+    pub(crate) fn number(&self) -> i32 {
+        self.descriptor.as_raw_fd()
+    }
+}
+
+/// The loop and the thread that an engine was started on.
+#[derive(Debug)]
+pub(crate) struct Home {
+    pub(crate) event_loop: Py<PyAny>,
+    /// What the thread's dictionary held when the loop was last seen to be the running one.
+    mark: GilCell<Option<Py<PyAny>>>,
+    /// Which dictionary that was, and its version then.
+    seen: GilValue<(usize, u64)>,
+}
+
+impl Home {
+    pub(crate) fn new(event_loop: Py<PyAny>) -> Self {
+        Self { event_loop, mark: GilCell::new(None), seen: GilValue::default() }
+    }
+
+    /// Refuses a call from another thread, from another loop, or from outside a running loop.
+    #[inline]
+    pub(crate) fn check(&self, py: Python<'_>) -> PyResult<()> {
+        let now = version(py);
+        if now.1 != 0 && now == self.seen.get(py) {
+            return Ok(());
+        }
+        self.check_mark(py, now)
+    }
+
+    #[cold]
+    fn check_mark(&self, py: Python<'_>, version: (usize, u64)) -> PyResult<()> {
+        let now = running_mark(py);
+        let same = match (self.mark.borrow(py).as_ref(), &now) {
+            (Some(mark), Some(now)) => mark.as_ptr() == now.as_ptr(),
+            _ => false,
+        };
+        if !same {
+            let running = py.import("asyncio")?.getattr("_get_running_loop")?.call0()?;
+            if !running.is(&self.event_loop) {
+                return Err(error::not_started(
+                    py,
+                    "the engine was started on another event loop or thread; call it from a coroutine on that loop",
+                ));
+            }
+            let now = now.map(|now| now.to_owned().unbind());
+            let before = std::mem::replace(&mut *self.mark.borrow_mut(py), now);
+            drop(before);
+        }
+        self.seen.set(py, version);
+        Ok(())
+    }
+
+    pub(crate) fn traverse(&self, visit: pyo3::PyVisit<'_>) -> Result<(), pyo3::PyTraverseError> {
+        visit.call(&self.event_loop)?;
+        match self.mark.in_traverse() {
+            Some(mark) => visit.call(mark.as_ref()),
+            None => Ok(()),
+        }
+    }
+
+    pub(crate) fn create_task<'py>(
+        &self,
+        coroutine: &Bound<'py, PyAny>,
+        name: &str,
+        context: &Bound<'py, PyAny>,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        let py = coroutine.py();
+        let named = PyDict::new(py);
+        named.set_item(intern!(py, "name"), name)?;
+        named.set_item(intern!(py, "context"), context)?;
+        self.event_loop.bind(py).call_method(intern!(py, "create_task"), (coroutine,), Some(&named))
+    }
+
+    pub(crate) fn call_soon(&self, py: Python<'_>, callback: &Bound<'_, PyAny>) -> PyResult<()> {
+        self.event_loop.call_method1(py, intern!(py, "call_soon"), (callback,)).map(drop)
+    }
+
+    pub(crate) fn call_later(&self, py: Python<'_>, nanos: u64, callback: &Bound<'_, PyAny>) -> PyResult<Py<PyAny>> {
+        let seconds = std::time::Duration::from_nanos(nanos).as_secs_f64();
+        self.event_loop.call_method1(py, intern!(py, "call_later"), (seconds, callback))
+    }
+
+    pub(crate) fn add_reader(&self, py: Python<'_>, bell: &Bell, callback: &Bound<'_, PyAny>) -> PyResult<()> {
+        self.event_loop.call_method1(py, intern!(py, "add_reader"), (bell.number(), callback)).map(drop)
+    }
+
+    pub(crate) fn remove_reader(&self, py: Python<'_>, bell: &Bell) -> PyResult<()> {
+        let event_loop = self.event_loop.bind(py);
+        if event_loop.call_method0(intern!(py, "is_closed"))?.is_truthy()? {
+            return Ok(());
+        }
+        event_loop.call_method1(intern!(py, "remove_reader"), (bell.number(),)).map(drop)
+    }
+}
+
+/// This thread's dictionary and its version, which every change to it changes; 0 where an interpreter has none.
+#[inline]
+fn version(_py: Python<'_>) -> (usize, u64) {
+    #[expect(unsafe_code, reason = "looking the loop up takes 10 ns more")]
+    // SAFETY: gives a borrowed dictionary or null.
+    unsafe {
+        let dictionary = ffi::PyThreadState_GetDict();
+        if dictionary.is_null() { (0, 0) } else { (dictionary.addr(), version_tag(dictionary)) }
+    }
+}
+
+#[cfg(not(Py_3_14))]
+#[expect(unsafe_code, reason = "as for `version`")]
+#[cfg_attr(Py_3_12, expect(deprecated, reason = "there up to 3.13, and this module is built for one version"))]
+#[inline]
+unsafe fn version_tag(dictionary: *mut ffi::PyObject) -> u64 {
+    // SAFETY: the caller's object is a live dictionary.
+    unsafe { (*dictionary.cast::<ffi::PyDictObject>()).ma_version_tag }
+}
+
+#[cfg(Py_3_14)]
+#[expect(unsafe_code, reason = "as for `version`")]
+#[inline]
+unsafe fn version_tag(_dictionary: *mut ffi::PyObject) -> u64 {
+    0
+}
+
+/// What this thread's dictionary says about its running loop. It is another object for each run of a loop, so an
+/// unchanged one means an unchanged loop; where an interpreter keeps it elsewhere there is none, and asyncio is asked.
+fn running_mark<'py>(py: Python<'py>) -> Option<Borrowed<'py, 'py, PyAny>> {
+    static KEY: PyOnceLock<Py<PyString>> = PyOnceLock::new();
+    let key = KEY.get_or_init(py, || PyString::intern(py, "__asyncio_running_event_loop__").unbind());
+    #[expect(unsafe_code, reason = "asking asyncio takes a system call on 3.11")]
+    // SAFETY: both calls give borrowed references or null and leave no error for a string key; the dictionary keeps the
+    // value until the loop stops, which cannot happen before the comparison that follows.
+    unsafe {
+        let dictionary = ffi::PyThreadState_GetDict();
+        if dictionary.is_null() {
+            return None;
+        }
+        let found = ffi::PyDict_GetItemWithError(dictionary, key.as_ptr());
+        if found.is_null() { None } else { Some(Borrowed::from_ptr(py, found)) }
+    }
+}
+
+/// The loop that runs on this thread.
+pub(crate) fn running_loop(py: Python<'_>) -> PyResult<Bound<'_, PyAny>> {
+    py.import("asyncio")?.getattr("get_running_loop")?.call0()
+}
+
+/// Nanoseconds of the clock that deadlines are on.
+pub(crate) fn monotonic_nanos() -> u64 {
+    nanos_of(ClockId::Monotonic)
+}
+
+/// The time to count a wait of `nanos` from. A long one is counted from the coarse clock, which is a few milliseconds
+/// late and takes a fifth of the time to read.
+pub(crate) fn now_for(nanos: u64) -> u64 {
+    const COARSE: u64 = 10_000_000;
+    if nanos < 100 * COARSE { monotonic_nanos() } else { nanos_of(ClockId::MonotonicCoarse).saturating_add(COARSE) }
+}
+
+fn nanos_of(clock: ClockId) -> u64 {
+    let now = clock_gettime(clock);
+    let seconds = u64::try_from(now.tv_sec).unwrap_or(0);
+    seconds.saturating_mul(1_000_000_000).saturating_add(u64::try_from(now.tv_nsec).unwrap_or(0))
+}
+
+/// The current context, copied.
+pub(crate) fn copy_context(py: Python<'_>) -> PyResult<Bound<'_, PyAny>> {
+    #[expect(unsafe_code, reason = "the C API alone has this call")]
+    // SAFETY: gives a new reference or null with an error set.
+    unsafe {
+        Bound::from_owned_ptr_or_err(py, ffi::PyContext_CopyCurrent())
+    }
+}
+
+/// Runs `body` inside a context.
+///
+/// # Errors
+/// The context is entered already.
+pub(crate) fn within<R>(context: &Bound<'_, PyAny>, body: impl FnOnce() -> R) -> PyResult<R> {
+    let py = context.py();
+    #[expect(unsafe_code, reason = "the C API alone has these calls")]
+    // SAFETY: `context` is a live object; the call checks its type. It is left again below, panic or not, by the guard.
+    let entered = unsafe { ffi::PyContext_Enter(context.as_ptr()) };
+    if entered != 0 {
+        return Err(PyErr::fetch(py));
+    }
+    let _leave = Leave(context);
+    Ok(body())
+}
+
+struct Leave<'a, 'py>(&'a Bound<'py, PyAny>);
+
+impl Drop for Leave<'_, '_> {
+    fn drop(&mut self) {
+        #[expect(unsafe_code, reason = "the C API alone has this call")]
+        // SAFETY: the context was entered by this thread in `within` and is the current one again.
+        let left = unsafe { ffi::PyContext_Exit(self.0.as_ptr()) };
+        if left != 0 {
+            PyErr::fetch(self.0.py()).write_unraisable(self.0.py(), None);
+        }
+    }
+}
+
+/// Calls what waits for an answer right now, in its context. No task may be current.
+pub(crate) fn step(
+    py: Python<'_>,
+    event_loop: &Bound<'_, PyAny>,
+    callback: &Bound<'_, PyAny>,
+    answer: &Bound<'_, PyAny>,
+    context: &Bound<'_, PyAny>,
+) -> PyResult<()> {
+    let argument = if is_task_wakeup(callback) { stand_in(py).unwrap_or(answer) } else { answer };
+    let Ok(called) = within(context, || callback.call1((argument,))) else {
+        return call_soon(event_loop, callback, answer, context);
+    };
+    match called {
+        Ok(_) => Ok(()),
+        Err(failure) if error::ends_the_process(py, &failure) => Err(failure),
+        Err(failure) => report(event_loop, "an answer's callback failed", failure),
+    }
+}
+
+/// Whether this is how a task of asyncio's C module is resumed. It takes 100 ns to ask a foreign future whether it
+/// failed, which the coroutine that it resumes does anyway; of a future of its own it sees that at once.
+fn is_task_wakeup(callback: &Bound<'_, PyAny>) -> bool {
+    static ADDRESS: AtomicUsize = AtomicUsize::new(0);
+    if callback.get_type_ptr() != &raw mut ffi::PyCFunction_Type {
+        return false;
+    }
+    #[expect(unsafe_code, reason = "the C API alone has this call")]
+    // SAFETY: its type says that `callback` is a built-in function.
+    let address = unsafe { ffi::PyCFunction_GetFunction(callback.as_ptr()) }.map_or(0, |function| function as usize);
+    if ADDRESS.load(Ordering::Relaxed) == address && address != 0 {
+        return true;
+    }
+    let py = callback.py();
+    let is_one = (|| {
+        let name = callback.getattr(intern!(py, "__name__"))?;
+        let task = py.import("_asyncio")?.getattr("Task")?;
+        PyResult::Ok(name.eq("task_wakeup")? && callback.getattr(intern!(py, "__self__"))?.is_instance(&task)?)
+    })();
+    if !is_one.unwrap_or(false) {
+        return false;
+    }
+    ADDRESS.store(address, Ordering::Relaxed);
+    true
+}
+
+/// A future of asyncio's C module that is done and belongs to no loop, where there is such a module.
+fn stand_in<'py>(py: Python<'py>) -> Option<&'py Bound<'py, PyAny>> {
+    static DONE: PyOnceLock<Option<Py<PyAny>>> = PyOnceLock::new();
+    let made = DONE.get_or_init(py, || {
+        let made = (|| {
+            let no_loop = PyDict::new(py);
+            no_loop.set_item("get_debug", py.get_type::<PyBool>())?;
+            let no_loop = py.import("types")?.getattr("SimpleNamespace")?.call((), Some(&no_loop))?;
+            let named = PyDict::new(py);
+            named.set_item("loop", no_loop)?;
+            let done = py.import("_asyncio")?.getattr("Future")?.call((), Some(&named))?;
+            done.call_method1("set_result", (py.None(),))?;
+            PyResult::Ok(done.unbind())
+        })();
+        made.ok()
+    });
+    made.as_ref().map(|done| done.bind(py))
+}
+
+/// Has the loop call what waits for an answer.
+pub(crate) fn call_soon(
+    event_loop: &Bound<'_, PyAny>,
+    callback: &Bound<'_, PyAny>,
+    answer: &Bound<'_, PyAny>,
+    context: &Bound<'_, PyAny>,
+) -> PyResult<()> {
+    let py = event_loop.py();
+    if event_loop.call_method0(intern!(py, "is_closed"))?.is_truthy()? {
+        return Ok(());
+    }
+    let named = PyDict::new(py);
+    named.set_item(intern!(py, "context"), context)?;
+    event_loop.call_method(intern!(py, "call_soon"), PyTuple::new(py, [callback, answer])?, Some(&named)).map(drop)
+}
+
+/// Hands an exception that nobody waits for to the loop's exception handler.
+pub(crate) fn report(event_loop: &Bound<'_, PyAny>, message: &str, failure: PyErr) -> PyResult<()> {
+    let py = event_loop.py();
+    let context = PyDict::new(py);
+    context.set_item("message", message)?;
+    context.set_item("exception", failure.into_value(py))?;
+    event_loop.call_method1(intern!(py, "call_exception_handler"), (context,)).map(drop)
+}
