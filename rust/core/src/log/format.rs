@@ -424,6 +424,9 @@ impl<'a> UnitView<'a> {
     /// What is wrong with it.
     pub fn uncommitted(buf: &'a [u8]) -> Result<Self, Malformed> {
         let head = unit_head_len(buf);
+        if buf.len() < head {
+            return Err(Malformed("the unit header is cut short"));
+        }
         let kind_len = buf.get(62).map_or(0, |&n| n as usize);
         let id_len = buf.get(63).map_or(0, |&n| n as usize);
         let kind = buf.get(UNIT_HEADER..UNIT_HEADER + kind_len).unwrap_or_default();
@@ -439,6 +442,14 @@ impl<'a> UnitView<'a> {
     pub fn decode(buf: &'a [u8]) -> Result<Self, Malformed> {
         let bytes = buf.get(..claimed_unit_len(buf)).ok_or(Malformed("the unit is cut short"))?;
         Self::decode_head(bytes)
+    }
+
+    /// Reads the whole unit at the start of a buffer in which its head has been verified.
+    ///
+    /// # Errors
+    /// What is wrong with it.
+    pub fn decode_again(buf: &'a [u8]) -> Result<Self, Malformed> {
+        Self::uncommitted(buf.get(..claimed_unit_len(buf)).ok_or(Malformed("the unit is cut short"))?)
     }
 
     /// Bytes of the unit.

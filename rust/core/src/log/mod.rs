@@ -21,6 +21,7 @@ mod settlement;
 mod sidecar;
 mod space;
 mod whole_file;
+mod window;
 
 pub use options::LogOptions;
 

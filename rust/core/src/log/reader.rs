@@ -4,111 +4,26 @@
 //! not is an error with its place, never a shorter answer.
 
 use super::Shared;
-use super::format::{Address, DATA_START, Malformed, RECORD_EVENT, UNIT_HEADER, UnitView, claimed_unit_len, units_of};
+use super::format::{Address, Malformed, RECORD_EVENT, UNIT_HEADER, UnitView, claimed_unit_len, units_of};
 use super::scan::{ScanPoint, Scanner};
 use super::segment;
+use super::window::{Direction, Windows};
 use crate::error::{Result, StoreError};
-use crate::io::File;
 use crate::journal::{EntityKey, MAX_NAME_BYTES, Read, StoredEvent};
 use std::sync::Arc;
 
 /// Bytes read at once where an entity's units stand close together.
-const WINDOW: u64 = 128 * 1024;
-/// Bytes read at once where they do not.
-const SMALL: u64 = 4096;
+const LARGE: u64 = 128 * 1024;
+/// How far apart units may stand to be read together.
+const CLOSE: u32 = 8 * 1024;
 /// The longest head of a unit.
 const LONGEST_HEAD: u64 = (UNIT_HEADER + 2 * MAX_NAME_BYTES + 8) as u64;
 
-/// Bytes of one segment around the last unit read.
-struct Window<'a> {
-    shared: &'a Shared,
-    segment: u32,
-    file: Option<Arc<dyn File>>,
-    end: u64,
-    start: u64,
-    bytes: Vec<u8>,
-}
-
-/// From which end a unit is likely to be followed by the next one wanted.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Direction {
-    Backward,
-    Forward,
-}
-
-impl<'a> Window<'a> {
-    fn new(shared: &'a Shared) -> Self {
-        Self { shared, segment: 0, file: None, end: 0, start: 0, bytes: Vec::new() }
-    }
-
-    fn corrupt(&self, address: Address, malformed: Malformed) -> StoreError {
-        StoreError::Corrupt {
-            path: segment::segment_path(&self.shared.path, address.segment),
-            offset: u64::from(address.offset),
-            detail: malformed.0.to_owned(),
-        }
-    }
-
-    fn enter(&mut self, segment: u32) -> Result<()> {
-        if self.segment != segment || self.file.is_none() {
-            let chain = self.shared.chain.read();
-            self.file = Some(chain.file(&*self.shared.door, &self.shared.path, segment)?);
-            self.segment = segment;
-            self.bytes.clear();
-            self.end = match chain.get(segment).and_then(|s| s.seal) {
-                Some(seal) => seal.end,
-                None => self.shared.reach.lock().point.offset,
-            };
-        }
-        Ok(())
-    }
-
-    /// The bytes from `address` on: at least `least` of them, or all there are.
-    fn bytes(&mut self, address: Address, least: u64, size: u64, direction: Direction) -> Result<&[u8]> {
-        self.enter(address.segment)?;
-        let offset = u64::from(address.offset);
-        let least_end = (offset + least).min(self.end);
-        if offset < DATA_START || offset >= self.end {
-            return Err(self.corrupt(address, Malformed("a unit is said to stand where none can")));
-        }
-        let held = self.start..self.start + self.bytes.len() as u64;
-        if offset < held.start || least_end > held.end {
-            let (start, end) = match direction {
-                Direction::Forward => (offset, offset + size.max(least)),
-                Direction::Backward => (least_end.saturating_sub(size.max(least)), least_end),
-            };
-            (self.start, self.bytes) = (start.max(DATA_START).min(offset), std::mem::take(&mut self.bytes));
-            let len = usize::try_from(end.min(self.end) - self.start).unwrap_or(0);
-            self.bytes.clear();
-            self.bytes.resize(len, 0);
-            if let Some(file) = &self.file
-                && let Err(error) = file.read_at(&mut self.bytes, self.start)
-            {
-                self.bytes.clear();
-                let path = segment::segment_path(&self.shared.path, address.segment);
-                return Err(StoreError::io(path, "reading a segment", error));
-            }
-        }
-        let at = usize::try_from(offset - self.start).unwrap_or(usize::MAX);
-        Ok(self.bytes.get(at..).unwrap_or_default())
-    }
-
-    fn head(&mut self, address: Address, size: u64) -> Result<UnitView<'_>> {
-        self.bytes(address, LONGEST_HEAD, size, Direction::Backward)?;
-        let at = usize::try_from(u64::from(address.offset) - self.start).unwrap_or(usize::MAX);
-        let bytes = self.bytes.get(at..).unwrap_or_default();
-        UnitView::decode_head(bytes).map_err(|malformed| self.corrupt(address, malformed))
-    }
-
-    fn unit(&mut self, address: Address, size: u64) -> Result<UnitView<'_>> {
-        let head = self.bytes(address, UNIT_HEADER as u64, size, Direction::Forward)?;
-        let len = claimed_unit_len(head) as u64;
-        // The length is trusted for reading only after the bounds of the segment; the checksum comes before its use.
-        self.bytes(address, len, size, Direction::Forward)?;
-        let at = usize::try_from(u64::from(address.offset) - self.start).unwrap_or(usize::MAX);
-        let bytes = self.bytes.get(at..).unwrap_or_default();
-        UnitView::decode(bytes).map_err(|malformed| self.corrupt(address, malformed))
-    }
+/// Where a unit of the entity stands, and the stretch in which it was seen.
+#[derive(Clone, Copy)]
+struct Found {
+    address: Address,
+    window: usize,
 }
 
 /// Visits the durable events of an entity from revision `from`; returns its last durable revision.
@@ -123,97 +38,104 @@ pub(super) fn read_entity(
     if from > head.revision {
         return Ok(head.revision);
     }
-    let mut window = Window::new(shared);
-    let addresses = addresses(&mut window, entity, head.address, from)?;
-    let size = window_size(&addresses);
+    let mut windows = Windows::new(shared);
+    let found = find(&mut windows, entity, head.address, from)?;
     let mut expected = 0;
-    for &address in addresses.iter().rev() {
-        let unit = window.unit(address, size)?;
-        if unit.kind != &*entity.kind || unit.id != &*entity.id {
-            return Err(window.corrupt(address, Malformed("the unit is another entity's")));
-        }
+    for &Found { address, window } in found.iter().rev() {
+        let window = whole(&mut windows, address, window)?;
+        let unit = UnitView::decode_again(windows.from(window, address)).map_err(|m| windows.corrupt(address, m))?;
         if expected != 0 && unit.first_revision() != expected {
-            return Err(window.corrupt(address, Malformed("the unit does not continue the entity")));
+            return Err(windows.corrupt(address, Malformed("the unit does not continue the entity")));
         }
         expected = unit.last_revision() + 1;
         match visit_unit(&unit, from, visit) {
             Ok(Read::More) => {}
             Ok(Read::Enough) => return Ok(head.revision),
-            Err(malformed) => return Err(window.corrupt(address, malformed)),
+            Err(malformed) => return Err(windows.corrupt(address, malformed)),
         }
     }
     if expected != head.revision + 1 {
-        return Err(window.corrupt(head.address, Malformed("the entity's last unit does not reach its revision")));
+        return Err(windows.corrupt(head.address, Malformed("the entity's last unit does not reach its revision")));
     }
     Ok(head.revision)
 }
 
-fn window_size(addresses: &[Address]) -> u64 {
-    let (Some(last), Some(first)) = (addresses.first(), addresses.last()) else { return SMALL };
-    if last.segment != first.segment {
-        return WINDOW;
+/// A stretch that holds the whole of a unit that [`find`] saw, and whose head is verified.
+fn whole(windows: &mut Windows<'_>, address: Address, window: usize) -> Result<usize> {
+    let seen = windows.from(window, address);
+    if seen.len() >= UNIT_HEADER && seen.len() >= claimed_unit_len(seen) {
+        return Ok(window);
     }
-    let spread = u64::from(last.offset.saturating_sub(first.offset));
-    if spread / (addresses.len() as u64) < SMALL { WINDOW } else { SMALL }
+    let window = windows.load(address, LONGEST_HEAD, LARGE, Direction::Forward)?;
+    let len = claimed_unit_len(windows.from(window, address)) as u64;
+    let window = windows.load(address, len, LARGE, Direction::Forward)?;
+    UnitView::decode(windows.from(window, address)).map_err(|malformed| windows.corrupt(address, malformed))?;
+    Ok(window)
 }
 
-/// Where the units of an entity stand, from the last back to the one that holds revision `from`.
-fn addresses(window: &mut Window<'_>, entity: &EntityKey, last: Address, from: u64) -> Result<Vec<Address>> {
+/// The units of an entity, from the last back to the one that holds revision `from`.
+fn find(windows: &mut Windows<'_>, entity: &EntityKey, last: Address, from: u64) -> Result<Vec<Found>> {
     let mut found = Vec::new();
     let mut address = last;
-    let mut size = SMALL;
+    let (mut size, mut direction) = (LONGEST_HEAD, Direction::Forward);
     loop {
-        let unit = window.head(address, size)?;
-        let (first_revision, previous) = (unit.first_revision(), unit.previous());
-        found.push(address);
+        let window = windows.load(address, LONGEST_HEAD, size, direction)?;
+        let (first_revision, previous, len) = {
+            let unit = head(windows, window, address)?;
+            if !is_of(&unit, entity) {
+                return Err(windows.corrupt(address, Malformed("the unit is another entity's")));
+            }
+            (unit.first_revision(), unit.previous(), claimed_unit_len(windows.from(window, address)) as u64)
+        };
+        found.push(Found { address, window });
         if first_revision <= from.max(1) {
             return Ok(found);
         }
         if previous == Address::NONE || previous >= address {
-            return Err(window.corrupt(address, Malformed("the unit does not say where the one before it stands")));
+            return Err(windows.corrupt(address, Malformed("the unit does not say where the one before it stands")));
         }
         if previous.segment != address.segment
-            && let Some(indexed) = indexed(window, entity, previous)?
+            && let Some(indexed) = indexed(windows, entity, previous)?
+            && let Some((first, rest)) = indexed.split_first()
         {
-            let (first_revision, before) = indexed_start(window, &indexed)?;
-            found.extend(indexed.iter().rev().copied());
-            if first_revision <= from.max(1) {
-                return Ok(found);
-            }
-            // The loop goes on from the first unit of that segment, which is already noted.
-            found.pop();
-            address = before;
+            // The loop goes on from the first unit there, which says what stands before it.
+            found.extend(rest.iter().rev().copied());
+            address = first.address;
             continue;
         }
-        size = if address.segment == previous.segment && address.offset - previous.offset < SMALL as u32 * 4 {
-            WINDOW
-        } else {
-            SMALL
-        };
+        let close = address.segment == previous.segment && address.offset - previous.offset < CLOSE;
+        // Units of an entity tend to be of one size: where they stand apart, each is read alone and whole.
+        (size, direction) = if close { (LARGE, Direction::Backward) } else { (len.min(LARGE), Direction::Forward) };
         address = previous;
     }
 }
 
+fn head<'w>(windows: &'w Windows<'_>, window: usize, address: Address) -> Result<UnitView<'w>> {
+    UnitView::decode_head(windows.from(window, address)).map_err(|malformed| windows.corrupt(address, malformed))
+}
+
+fn is_of(unit: &UnitView<'_>, entity: &EntityKey) -> bool {
+    unit.kind == &*entity.kind && unit.id == &*entity.id
+}
+
 /// The units of an entity in a sealed segment, from its sidecar; `None` where the sidecar cannot say.
-fn indexed(window: &mut Window<'_>, entity: &EntityKey, last: Address) -> Result<Option<Vec<Address>>> {
-    let shared = window.shared;
+fn indexed(windows: &mut Windows<'_>, entity: &EntityKey, last: Address) -> Result<Option<Vec<Found>>> {
+    let shared = windows.shared;
     let Some(sidecar) = shared.chain.read().sidecar(&*shared.door, &shared.path, last.segment)? else {
         return Ok(None);
     };
     let mut found = Vec::new();
-    for &offset in sidecar.offsets(entity.hash()) {
+    let offsets = sidecar.offsets(entity.hash());
+    let close = offsets.windows(2).all(|pair| matches!(pair, [a, b] if b.saturating_sub(*a) < CLOSE));
+    for &offset in offsets {
         let address = Address { segment: last.segment, offset };
-        let unit = window.head(address, SMALL)?;
-        if unit.kind == &*entity.kind && unit.id == &*entity.id {
-            found.push(address);
+        let size = if close { LARGE } else { LONGEST_HEAD };
+        let window = windows.load(address, LONGEST_HEAD, size, Direction::Forward)?;
+        if is_of(&head(windows, window, address)?, entity) {
+            found.push(Found { address, window });
         }
     }
-    Ok(found.last().is_some_and(|found| *found == last).then_some(found))
-}
-
-fn indexed_start(window: &mut Window<'_>, indexed: &[Address]) -> Result<(u64, Address)> {
-    let first = indexed.first().copied().unwrap_or_default();
-    Ok((window.head(first, SMALL)?.first_revision(), first))
+    Ok(found.last().is_some_and(|found| found.address == last).then_some(found))
 }
 
 fn visit_unit(

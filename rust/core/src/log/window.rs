@@ -1,0 +1,121 @@
+//! Stretches of segments held in memory while one entity is read: looked at backwards to find its units, then forwards to
+//! show them, without reading twice what is small enough to keep.
+
+use super::Shared;
+use super::format::{Address, DATA_START, Malformed};
+use super::segment;
+use crate::error::{Result, StoreError};
+use crate::io::File;
+use std::ops::Range;
+use std::sync::Arc;
+
+/// Bytes kept for the way forwards; what is beyond is read again.
+const KEPT_BYTES: usize = 8 << 20;
+
+/// From which end of the stretch the next unit is wanted.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Direction {
+    Backward,
+    Forward,
+}
+
+/// A stretch of a segment, and where it lies in the buffer.
+struct Window {
+    segment: u32,
+    start: u64,
+    held: Range<usize>,
+}
+
+/// The segment that was read last.
+struct Source {
+    segment: u32,
+    file: Arc<dyn File>,
+    /// Where what may be seen of it ends.
+    end: u64,
+}
+
+/// The stretches held for one reader.
+pub(super) struct Windows<'a> {
+    pub(super) shared: &'a Shared,
+    source: Option<Source>,
+    kept: Vec<Window>,
+    buffer: Vec<u8>,
+}
+
+impl<'a> Windows<'a> {
+    pub(super) fn new(shared: &'a Shared) -> Self {
+        Self { shared, source: None, kept: Vec::new(), buffer: Vec::new() }
+    }
+
+    pub(super) fn corrupt(&self, address: Address, malformed: Malformed) -> StoreError {
+        StoreError::Corrupt {
+            path: segment::segment_path(&self.shared.path, address.segment),
+            offset: u64::from(address.offset),
+            detail: malformed.0.to_owned(),
+        }
+    }
+
+    /// The bytes from `address` to the end of a stretch; none where the stretch does not hold it.
+    pub(super) fn from(&self, window: usize, address: Address) -> &[u8] {
+        let Some(window) = self.kept.get(window).filter(|w| w.segment == address.segment) else { return &[] };
+        let at = u64::from(address.offset).checked_sub(window.start).and_then(|at| usize::try_from(at).ok());
+        let held = self.buffer.get(window.held.clone()).unwrap_or_default();
+        at.and_then(|at| held.get(at..)).unwrap_or_default()
+    }
+
+    /// A stretch that holds `least` bytes from `address` on, or as many as there are; `size` bytes are read where none does.
+    ///
+    /// # Errors
+    /// `Io`; `Corrupt` where no unit can stand at the address.
+    pub(super) fn load(&mut self, address: Address, least: u64, size: u64, direction: Direction) -> Result<usize> {
+        let last = self.kept.len().saturating_sub(1);
+        if self.from(last, address).len() as u64 >= least {
+            return Ok(last);
+        }
+        let source = self.enter(address.segment)?;
+        let (file, end) = (Arc::clone(&source.file), source.end);
+        let offset = u64::from(address.offset);
+        if offset < DATA_START || offset >= end {
+            return Err(self.corrupt(address, Malformed("a unit is said to stand where none can")));
+        }
+        let least_end = (offset + least).min(end);
+        if self.from(last, address).len() as u64 >= least_end - offset {
+            return Ok(last);
+        }
+        let size = size.max(least);
+        let (start, stop) = match direction {
+            Direction::Forward => (offset, (offset + size).min(end)),
+            Direction::Backward => (least_end.saturating_sub(size).max(DATA_START).min(offset), least_end),
+        };
+        if self.buffer.len() > KEPT_BYTES
+            && let Some(last) = self.kept.pop()
+        {
+            self.buffer.truncate(last.held.start);
+        }
+        let from = self.buffer.len();
+        self.buffer.resize(from + usize::try_from(stop - start).unwrap_or(0), 0);
+        if let Err(error) = file.read_at(self.buffer.get_mut(from..).unwrap_or_default(), start) {
+            self.buffer.truncate(from);
+            let path = segment::segment_path(&self.shared.path, address.segment);
+            return Err(StoreError::io(path, "reading a segment", error));
+        }
+        self.kept.push(Window { segment: address.segment, start, held: from..self.buffer.len() });
+        Ok(self.kept.len() - 1)
+    }
+
+    fn enter(&mut self, segment: u32) -> Result<&Source> {
+        let source = match self.source.take() {
+            Some(source) if source.segment == segment => source,
+            _ => {
+                let chain = self.shared.chain.read();
+                let file = chain.file(&*self.shared.door, &self.shared.path, segment)?;
+                let end = match chain.get(segment).and_then(|s| s.seal) {
+                    Some(seal) => seal.end,
+                    None => self.shared.reach.lock().point.offset,
+                };
+                Source { segment, file, end }
+            }
+        };
+        Ok(self.source.insert(source))
+    }
+}
