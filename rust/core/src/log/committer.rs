@@ -236,8 +236,12 @@ impl Committer {
         self.reach.point = ScanPoint { offset: place.offset + len, number: place.number + 1, previous: hash };
         self.reach.position += u64::from(self.builder.events());
         self.reach.time = place.time;
-        self.shared.heads.lock().publish();
-        self.shared.reach.lock().clone_from(&self.reach);
+        {
+            // Together: a reader that finds a head may read up to it, and a checkpoint's heads are never older than its reach.
+            let mut heads = self.shared.heads.lock();
+            self.shared.reach.lock().clone_from(&self.reach);
+            heads.publish();
+        }
         self.shared.batches.fetch_add(1, Ordering::Relaxed);
         self.shared.bytes.fetch_add(len, Ordering::Relaxed);
         self.shared.space.used(self.reach.point.offset);

@@ -367,9 +367,13 @@ impl Journal for Log {
             return JournalStats::default();
         }
         let units = self.shared.queue.accepted();
+        let (entities, position) = {
+            let heads = self.shared.heads.lock();
+            (heads.stored(), self.shared.reach.lock().position)
+        };
         JournalStats {
-            position: self.shared.reach.lock().position,
-            entities: self.shared.heads.lock().stored(),
+            position,
+            entities,
             units,
             batches: self.shared.batches.load(Ordering::Relaxed),
             bytes: self.shared.bytes.load(Ordering::Relaxed),

@@ -381,12 +381,11 @@ impl Recovery<'_> {
         for unit in units_of(&undecided.body) {
             let (at, unit) = unit.map_err(|m| corrupt(&path, undecided.offset, m.0))?;
             let hash = entity_hash(unit.id);
-            let held = self.heads.latest(unit.kind, unit.id, hash);
             let head = Head { revision: unit.last_revision(), address: builder.next_address(&place) };
             let committed = Committed {
                 position: unit.position(),
                 shard_position: unit.shard_position(),
-                previous: held.address,
+                previous: moved(unit.previous(), undecided, &place),
                 time: unit.time(),
             };
             let bytes = undecided.body.get(at..at + unit.len()).unwrap_or_default();
@@ -431,5 +430,16 @@ impl Recovery<'_> {
             sealed,
             unproven: undecided_copied,
         }
+    }
+}
+
+/// Where a unit that another one names stands once the undecided batch has moved to `place`.
+fn moved(address: Address, undecided: &Held, place: &Place) -> Address {
+    let within = u64::from(address.offset).checked_sub(undecided.offset);
+    match within.filter(|_| address.segment == undecided.header.segment) {
+        Some(within) => {
+            Address { segment: place.segment, offset: u32::try_from(place.offset + within).unwrap_or(u32::MAX) }
+        }
+        None => address,
     }
 }
