@@ -155,8 +155,8 @@ pub(crate) fn is_inside(py: Python<'_>) -> PyResult<bool> {
     Ok(CURRENT.get().is_some() || of_task(py)?.is_some())
 }
 
-/// Keeps what a handler tells until its unit is durable; gives it back where no handler runs.
-pub(crate) fn keep(py: Python<'_>, tell: Tell) -> PyResult<Option<Tell>> {
+/// Keeps what a handler tells until its unit is durable.
+pub(crate) fn keep(py: Python<'_>, tell: Tell) -> PyResult<()> {
     let mut tell = Some(tell);
     with_frame(|frame| frame.tells.borrow_mut().extend(tell.take()));
     if tell.is_some()
@@ -165,7 +165,7 @@ pub(crate) fn keep(py: Python<'_>, tell: Tell) -> PyResult<Option<Tell>> {
     {
         tells.extend(tell.take());
     }
-    Ok(tell)
+    Ok(())
 }
 
 impl Context {

@@ -10,19 +10,41 @@ use crate::entity::{Entity, Live, Message, Wants};
 use crate::fast::attached;
 use crate::pending::{self, Then, Verdict, Waiting};
 use crate::turn::{self, Fate, fate};
-use crate::{error, logging, task, wake};
+use crate::{error, logging, wake};
 use ego_core::entities::mailbox::Full;
 use ego_core::entities::slot::Entry;
-use ego_core::journal::{Journal, Ticket};
+use ego_core::journal::Ticket;
 use pyo3::prelude::*;
 use pyo3::types::PyTuple;
 use std::sync::Arc;
 
-/// Commands of one entity that are run before the loop gets its turn.
+/// Commands that are run before the loop gets its turn.
 const TURN_BUDGET: usize = 64;
 
-/// Nanoseconds that a sender waits; none for as long as it takes.
-pub(crate) type Patience = Option<u64>;
+/// An entity of an engine that runs.
+#[derive(Clone, Copy)]
+pub(crate) struct At<'a, 'py> {
+    pub(crate) py: Python<'py>,
+    pub(crate) engine: &'a Bound<'py, Engine>,
+    pub(crate) run: &'a Arc<Run>,
+    pub(crate) entity: &'a Arc<Entity>,
+}
+
+/// Whether and how long somebody waits for an answer.
+#[derive(Clone, Copy)]
+pub(crate) enum Patience {
+    Nanos(u64),
+    ForEver,
+    /// Nobody waits: exceptions go to the log.
+    Told,
+}
+
+/// What a sender wants, borrowed.
+#[derive(Clone, Copy)]
+pub(crate) enum Wish<'a, 'py> {
+    Command(&'a Bound<'py, PyAny>),
+    State,
+}
 
 /// How a turn ended: what is shown once the ticket is settled, and what is told then.
 pub(crate) struct Ended<'py> {
@@ -32,457 +54,328 @@ pub(crate) struct Ended<'py> {
     pub(crate) tells: Vec<Tell>,
 }
 
+/// A turn whose handler returned an awaitable.
+pub(crate) struct Deferred<'py> {
+    pub(crate) live: Live,
+    pub(crate) awaitable: Bound<'py, PyAny>,
+    pub(crate) tells: Vec<Tell>,
+    pub(crate) generation: u32,
+}
+
 /// A turn, as far as it came without waiting.
 enum Step<'py> {
     Ended(Ended<'py>),
-    /// The handler is an `async def` one.
-    Deferred {
-        live: Live,
-        awaitable: Bound<'py, PyAny>,
-        tells: Vec<Tell>,
-        generation: u32,
-    },
-}
-
-/// What a sender wants, borrowed.
-#[derive(Clone, Copy)]
-enum Wish<'a, 'py> {
-    Command(&'a Bound<'py, PyAny>),
-    State,
-}
-
-/// Sends a command and gives the awaitable of its answer. Called without pyo3's bookkeeping: whatever may let go of an
-/// object happens in [`attached`].
-#[inline]
-pub(crate) fn send<'py>(
-    engine: &Bound<'py, Engine>,
-    run: &Arc<Run>,
-    entity: &Arc<Entity>,
-    command: &Bound<'py, PyAny>,
-    patience: Patience,
-) -> PyResult<Py<PyAny>> {
-    entity.kind.check_command(command, &entity.key)?;
-    let py = engine.py();
-    let inner = engine.get();
-    let journal = &*run.journal;
-    let wish = Wish::Command(command);
-    if inner.mode.get(py) != Mode::Open || journal.settled() == Ticket::MAX {
-        return attached(|_| ask(engine, run, entity, wish, patience));
-    }
-    let (entry, generation) = entity.enter(py);
-    let mut live = match entry {
-        Entry::Live(live) if !matches!(fate(journal, live.last_ticket), Fate::Lost(_)) => live,
-        Entry::Live(live) => return attached(|_| begin(engine, run, entity, Some(live), wish, patience)),
-        Entry::Cold => return attached(|_| begin(engine, run, entity, None, wish, patience)),
-        Entry::Taken => return attached(|_| enqueue(engine, run, entity, wish, patience)),
-    };
-    // The common way: nothing of this entity was lost.
-    inner.tally.accepted.add(py, 1);
-    let frame = Frame::new(entity, live.revision);
-    let decided = frame.run(|| turn::decide(py, journal, entity, &mut live, command));
-    if let Ok(None) = decided
-        && frame.has_told_nothing()
-    {
-        let (ticket, value) = (live.last_ticket, turn::shown(py, &live));
-        match fate(journal, ticket) {
-            Fate::Stored => {
-                live.last_ticket = 0;
-                if let Some(next) = entity.put_and_pass_on(py, live, generation) {
-                    attached(|_| run_waiting(engine, run, entity, next))?;
-                }
-                inner.tally.ok.add(py, 1);
-                return Answer::done(py, value?).map(Answer::into_any);
-            }
-            Fate::Open => {
-                if let Some(next) = entity.put_and_pass_on(py, live, generation) {
-                    attached(|_| run_waiting(engine, run, entity, next))?;
-                }
-                let answer = Answer::writing(py, &run.home.event_loop, value?, deadline(patience))?;
-                let given = answer.clone_ref(py);
-                let then = Then::Show { tells: Vec::new(), rejected: false };
-                let waiting = Waiting { ticket, entity: Arc::clone(entity), generation, answer, then };
-                pending::wait(py, inner, run, waiting)?;
-                return Ok(given.into_any());
-            }
-            Fate::Lost(_) => {}
-        }
-    }
-    attached(|py| {
-        let step = after(py, journal, entity, live, generation, decided, frame.tells.take());
-        go_on(engine, run, entity, step, patience)
-    })
-}
-
-/// Asks for `(state, revision)`.
-pub(crate) fn state(
-    engine: &Bound<'_, Engine>,
-    run: &Arc<Run>,
-    entity: &Arc<Entity>,
-    patience: Patience,
-) -> PyResult<Py<PyAny>> {
-    ask(engine, run, entity, Wish::State, patience)
-}
-
-fn ask<'py>(
-    engine: &Bound<'py, Engine>,
-    run: &Arc<Run>,
-    entity: &Arc<Entity>,
-    wish: Wish<'_, 'py>,
-    patience: Patience,
-) -> PyResult<Py<PyAny>> {
-    let py = engine.py();
-    engine.get().check_open(py)?;
-    match entity.enter(py).0 {
-        Entry::Live(live) => begin(engine, run, entity, Some(live), wish, patience),
-        Entry::Cold => begin(engine, run, entity, None, wish, patience),
-        Entry::Taken => enqueue(engine, run, entity, wish, patience),
-    }
-}
-
-/// Takes the turn that was just entered.
-#[inline(never)]
-fn begin<'py>(
-    engine: &Bound<'py, Engine>,
-    run: &Arc<Run>,
-    entity: &Arc<Entity>,
-    live: Option<Live>,
-    wish: Wish<'_, 'py>,
-    patience: Patience,
-) -> PyResult<Py<PyAny>> {
-    let py = engine.py();
-    engine.get().tally.accepted.add(py, 1);
-    let step = take_turn(py, run, entity, live, wish);
-    go_on(engine, run, entity, step, patience)
-}
-
-#[inline(never)]
-fn go_on<'py>(
-    engine: &Bound<'py, Engine>,
-    run: &Arc<Run>,
-    entity: &Arc<Entity>,
-    step: Step<'py>,
-    patience: Patience,
-) -> PyResult<Py<PyAny>> {
-    let py = engine.py();
-    match step {
-        Step::Ended(ended) => {
-            let answer = at_once(engine, run, entity, ended, patience);
-            pass_on(engine, run, entity).and(answer).map(Answer::into_any)
-        }
-        Step::Deferred { live, awaitable, tells, generation } => {
-            let answer = Answer::pending(py, &run.home.event_loop, Phase::Running, deadline(patience))?;
-            let context = wake::copy_context(py)?;
-            link(py, entity, &answer)?;
-            let given = answer.clone_ref(py);
-            task::defer(engine, run, entity, live, awaitable, (answer, context, tells, generation))?;
-            Ok(given.into_any())
-        }
-    }
+    Deferred(Deferred<'py>),
 }
 
 fn deadline(patience: Patience) -> u64 {
-    patience.map_or(0, |nanos| wake::now_for(nanos).saturating_add(nanos).max(1))
+    match patience {
+        Patience::Nanos(nanos) => wake::now_for(nanos).saturating_add(nanos).max(1),
+        Patience::ForEver | Patience::Told => 0,
+    }
 }
 
-/// One turn, with the content that was taken out or none.
-fn take_turn<'py>(
-    py: Python<'py>,
-    run: &Run,
-    entity: &Arc<Entity>,
-    live: Option<Live>,
-    wish: Wish<'_, 'py>,
-) -> Step<'py> {
-    let journal = &*run.journal;
-    let mut generation = entity.generation(py);
-    let live = live.and_then(|mut live| match fate(journal, live.last_ticket) {
-        Fate::Open => Some(live),
-        Fate::Stored => {
-            live.last_ticket = 0;
-            Some(live)
+impl<'a, 'py> At<'a, 'py> {
+    /// Sends a command and gives the awaitable of its answer. Called without pyo3's bookkeeping: whatever may let go of
+    /// an object happens in [`attached`].
+    #[inline]
+    pub(crate) fn send(self, command: &Bound<'py, PyAny>, patience: Patience) -> PyResult<Answer> {
+        let Self { py, engine, run, entity } = self;
+        entity.kind.check_command(command, &entity.key)?;
+        let (inner, journal, wish) = (engine.get(), &*run.journal, Wish::Command(command));
+        if inner.mode.get(py) != Mode::Open || journal.settled() == Ticket::MAX {
+            return attached(|_| self.ask(wish, patience));
         }
-        Fate::Lost(_) => {
-            entity.forget(py, generation);
-            generation = entity.generation(py);
-            None
+        let (entry, generation) = entity.enter(py);
+        let mut live = match entry {
+            Entry::Live(live) if !matches!(fate(journal, live.last_ticket), Fate::Lost(_)) => live,
+            Entry::Live(live) => return attached(|_| self.begin(Some(live), wish, patience, None)),
+            Entry::Cold => return attached(|_| self.begin(None, wish, patience, None)),
+            Entry::Taken => return attached(|_| self.enqueue(wish, patience, None)),
+        };
+        // The common way: nothing of this entity was lost.
+        inner.tally.accepted.add(py, 1);
+        let frame = Frame::new(entity, live.revision);
+        let decided = frame.run(|| turn::decide(py, journal, entity, &mut live, command));
+        let fate = fate(journal, live.last_ticket);
+        if !matches!(decided, Ok(None)) || !frame.has_told_nothing() || matches!(fate, Fate::Lost(_)) {
+            return attached(|_| {
+                let step = self.after(live, generation, decided, frame.tells.take());
+                self.go_on(step, patience, None)
+            });
         }
-    });
-    let nothing = |failure| Step::Ended(Ended { ticket: 0, generation, value: Err(failure), tells: Vec::new() });
-    let loaded = match live {
-        Some(live) => Ok(live),
-        None => poison(py, run, wish).and_then(|()| turn::load(py, journal, entity)),
-    };
-    let mut live = match loaded {
-        Ok(live) => live,
-        Err(failure) => return nothing(failure),
-    };
-    let Wish::Command(command) = wish else {
         let (ticket, value) = (live.last_ticket, turn::shown(py, &live));
-        entity.put(py, live, generation);
-        return Step::Ended(Ended { ticket, generation, value, tells: Vec::new() });
-    };
-    let frame = Frame::new(entity, live.revision);
-    let decided = match poison(py, run, wish) {
-        Ok(()) => frame.run(|| turn::decide(py, journal, entity, &mut live, command)),
-        Err(failure) => Err(failure),
-    };
-    after(py, journal, entity, live, generation, decided, frame.tells.take())
-}
-
-/// What a decision comes to; what was taken out goes back, unless the handler is deferred.
-#[inline(never)]
-fn after<'py>(
-    py: Python<'py>,
-    journal: &dyn Journal,
-    entity: &Entity,
-    mut live: Live,
-    generation: u32,
-    decided: PyResult<Option<Bound<'py, PyAny>>>,
-    tells: Vec<Tell>,
-) -> Step<'py> {
-    if let Fate::Stored = fate(journal, live.last_ticket) {
-        live.last_ticket = 0;
-    }
-    let ticket = live.last_ticket;
-    let (value, tells) = match decided {
-        Ok(Some(awaitable)) => return Step::Deferred { live, awaitable, tells, generation },
-        Ok(None) => (turn::shown(py, &live), tells),
-        Err(failure) => (Err(failure), Vec::new()),
-    };
-    entity.put(py, live, generation);
-    Step::Ended(Ended { ticket, generation, value, tells })
-}
-
-/// Refuses a command of a store that takes no more writes; reading goes on.
-#[inline]
-fn poison(py: Python<'_>, run: &Run, wish: Wish<'_, '_>) -> PyResult<()> {
-    if run.journal.settled() != Ticket::MAX || matches!(wish, Wish::State) {
-        return Ok(());
-    }
-    match run.journal.poisoned() {
-        Some(failure) => Err(error::storage(py, &failure)),
-        None => Ok(()),
-    }
-}
-
-/// The answer of a turn that ended during the call.
-fn at_once<'py>(
-    engine: &Bound<'py, Engine>,
-    run: &Arc<Run>,
-    entity: &Arc<Entity>,
-    ended: Ended<'py>,
-    patience: Patience,
-) -> PyResult<Answer> {
-    let py = engine.py();
-    if let (Fate::Stored, Ok(value), true) = (fate(&*run.journal, ended.ticket), &ended.value, ended.tells.is_empty()) {
-        let tally = &engine.get().tally;
-        tally.ok.add(py, 1);
-        return Answer::done(py, value.clone());
-    }
-    let answer = Answer::pending(py, &run.home.event_loop, Phase::Running, deadline(patience))?;
-    conclude(engine, run, entity, answer.clone_ref(py), ended, false)?;
-    Ok(answer)
-}
-
-/// Lays the answer of an ended turn down and shows it once its ticket is settled.
-pub(crate) fn conclude<'py>(
-    engine: &Bound<'py, Engine>,
-    run: &Arc<Run>,
-    entity: &Arc<Entity>,
-    answer: Answer,
-    ended: Ended<'py>,
-    step: bool,
-) -> PyResult<()> {
-    let py = engine.py();
-    let Ended { ticket, generation, value, tells } = ended;
-    let rejected = value.is_err();
-    let tells = if rejected { Vec::new() } else { tells };
-    answer.prepare(py, value.map(Bound::into_any));
-    match fate(&*run.journal, ticket) {
-        Fate::Open => {
-            let then = Then::Show { tells, rejected };
-            pending::wait(
-                py,
-                engine.get(),
-                run,
-                Waiting { ticket, entity: Arc::clone(entity), generation, answer, then },
-            )
+        let stored = matches!(fate, Fate::Stored);
+        live.last_ticket = if stored { 0 } else { ticket };
+        if let Some(next) = entity.put_and_pass_on(py, live, generation) {
+            attached(|_| self.run_waiting(next))?;
         }
-        Fate::Stored => {
-            release(engine, run, tells)?;
-            pending::finish(engine, entity, &answer, if rejected { Verdict::Rejected } else { Verdict::Ok }, step)
+        if stored {
+            inner.tally.ok.add(py, 1);
+            return Answer::done(py, value?);
         }
-        Fate::Lost(failure) => {
-            entity.forget(py, generation);
-            pending::finish(engine, entity, &answer, Verdict::Lost(error::storage(py, &failure)), step)
+        let answer = Answer::writing(py, &run.home.event_loop, value?, deadline(patience))?;
+        let then = Then::Show { tells: Vec::new(), rejected: false };
+        let waiting = Waiting { ticket, entity: Arc::clone(entity), generation, answer: answer.clone_ref(py), then };
+        pending::wait(py, inner, run, waiting)?;
+        Ok(answer)
+    }
+
+    /// Asks for something in whatever state engine and entity are.
+    pub(crate) fn ask(self, wish: Wish<'_, 'py>, patience: Patience) -> PyResult<Answer> {
+        self.engine.get().check_open(self.py)?;
+        self.ask_in(wish, patience, None)
+    }
+
+    fn ask_in(self, wish: Wish<'_, 'py>, patience: Patience, context: Option<&Bound<'py, PyAny>>) -> PyResult<Answer> {
+        match self.entity.enter(self.py).0 {
+            Entry::Live(live) => self.begin(Some(live), wish, patience, context),
+            Entry::Cold => self.begin(None, wish, patience, context),
+            Entry::Taken => self.enqueue(wish, patience, context),
         }
     }
-}
 
-/// Lets a wish wait for a busy entity.
-#[cold]
-fn enqueue<'py>(
-    engine: &Bound<'py, Engine>,
-    run: &Arc<Run>,
-    entity: &Arc<Entity>,
-    wish: Wish<'_, 'py>,
-    patience: Patience,
-) -> PyResult<Py<PyAny>> {
-    let py = engine.py();
-    check_deadlock(py, entity)?;
-    let answer = Answer::pending(py, &run.home.event_loop, Phase::Queued, deadline(patience))?;
-    let context = wake::copy_context(py)?;
-    let wants = match wish {
-        Wish::Command(command) => Wants::Command(command.clone().unbind()),
-        Wish::State => Wants::State,
-    };
-    put_in_mailbox(engine, run, entity, Message { wants, answer: answer.clone_ref(py), context: context.unbind() })?;
-    link(py, entity, &answer)?;
-    Ok(answer.into_any())
-}
-
-fn put_in_mailbox(engine: &Bound<'_, Engine>, run: &Run, entity: &Arc<Entity>, message: Message) -> PyResult<()> {
-    let py = engine.py();
-    let inner = engine.get();
-    let deadline = message.answer.deadline(py);
-    let refused = entity.slot.borrow_mut(py).wait(message, inner.mailbox_capacity);
-    if let Err(Full(message)) = refused {
-        drop(message);
-        let waiting = format!("{} commands wait already, which is all that its mailbox holds", inner.mailbox_capacity);
-        let capacity = inner.mailbox_capacity.into_pyobject(py)?.into_any();
-        return Err(error::with(py, "MailboxFullError", &entity.key, &waiting, &[("capacity", capacity)]));
+    /// Takes the turn that was just entered.
+    #[inline(never)]
+    fn begin(
+        self,
+        live: Option<Live>,
+        wish: Wish<'_, 'py>,
+        patience: Patience,
+        context: Option<&Bound<'py, PyAny>>,
+    ) -> PyResult<Answer> {
+        self.engine.get().tally.accepted.add(self.py, 1);
+        let step = self.take_turn(live, wish);
+        self.go_on(step, patience, context)
     }
-    inner.tally.accepted.add(py, 1);
-    inner.tally.queued.add(py, 1);
-    pending::arm(py, inner, run, deadline)
-}
 
-/// Connects an answer that is waited for to its entity and to the entity whose handler sent it.
-fn link(py: Python<'_>, entity: &Arc<Entity>, answer: &Answer) -> PyResult<()> {
-    let sender = context::waiting_sender(py)?;
-    if let Some(sender) = &sender {
-        sender.waits(py, entity);
-    }
-    answer.link(py, Link { entity: Arc::clone(entity), sender });
-    Ok(())
-}
-
-/// Refuses a wish to a busy entity that waits for the sender itself.
-fn check_deadlock(py: Python<'_>, entity: &Arc<Entity>) -> PyResult<()> {
-    let mut chain = context::stack();
-    if let Some(index) = chain.iter().position(|held| Arc::ptr_eq(held, entity)) {
-        chain.truncate(index + 1);
-        chain.reverse();
-        chain.push(Arc::clone(entity));
-    } else if let Some(sender) = context::waiting_sender(py)?
-        && let Some(way) = entity.way_to(py, &sender)
-    {
-        chain = vec![sender];
-        chain.extend(way);
-    } else {
-        return Ok(());
-    }
-    let keys: Vec<_> = chain.iter().map(|held| &held.key).collect();
-    Err(error::deadlock(py, &keys))
-}
-
-/// For the holder of a turn: runs what waits in the mailbox, then lets go. Past its budget it goes on in the loop's next
-/// round.
-#[inline]
-pub(crate) fn pass_on(engine: &Bound<'_, Engine>, run: &Arc<Run>, entity: &Arc<Entity>) -> PyResult<()> {
-    let next = entity.slot.borrow_mut(engine.py()).next_or_leave();
-    match next {
-        None => Ok(()),
-        Some(next) => run_waiting(engine, run, entity, next),
-    }
-}
-
-#[cold]
-fn run_waiting(engine: &Bound<'_, Engine>, run: &Arc<Run>, entity: &Arc<Entity>, first: Message) -> PyResult<()> {
-    let py = engine.py();
-    let tally = &engine.get().tally;
-    let mut next = Some(first);
-    let mut budget = TURN_BUDGET;
-    let mut result = Ok(());
-    while let Some(Message { wants, answer, context }) = next {
-        tally.queued.sub(py, 1);
-        answer.advance(py, Phase::Running);
-        let live = entity.slot.borrow_mut(py).take();
-        let context = context.into_bound(py);
-        let command = match wants {
-            Wants::Command(command) => Some(command.into_bound(py)),
-            Wants::State => None,
-        };
-        let wish = command.as_ref().map_or(Wish::State, Wish::Command);
-        let concluded = match wake::within(&context, || take_turn(py, run, entity, live, wish)) {
-            Ok(Step::Ended(ended)) => conclude(engine, run, entity, answer, ended, false),
-            Ok(Step::Deferred { live, awaitable, tells, generation }) => {
-                return task::defer(engine, run, entity, live, awaitable, (answer, context, tells, generation))
-                    .and(result);
+    #[inline(never)]
+    fn go_on(self, step: Step<'py>, patience: Patience, context: Option<&Bound<'py, PyAny>>) -> PyResult<Answer> {
+        let answer = self.answer(Phase::Running, patience)?;
+        let given = answer.clone_ref(self.py);
+        match step {
+            Step::Ended(ended) => {
+                let concluded = self.conclude(answer, ended, false);
+                self.pass_on().and(concluded)?;
             }
-            Err(failure) => answer.fail(py, failure, false),
+            Step::Deferred(deferred) => {
+                let context = context.map_or_else(|| wake::copy_context(self.py), |held| Ok(held.clone()))?;
+                self.link(&answer)?;
+                self.defer(deferred, answer, context)?;
+            }
+        }
+        Ok(given)
+    }
+
+    fn answer(self, phase: Phase, patience: Patience) -> PyResult<Answer> {
+        let answer = Answer::pending(self.py, &self.run.home.event_loop, phase, deadline(patience))?;
+        if matches!(patience, Patience::Told) {
+            answer.set_told(self.py);
+        }
+        Ok(answer)
+    }
+
+    /// One turn, with the content that was taken out or none.
+    fn take_turn(self, live: Option<Live>, wish: Wish<'_, 'py>) -> Step<'py> {
+        let Self { py, run, entity, .. } = self;
+        let mut generation = entity.generation(py);
+        let live = live.filter(|live| {
+            let lost = matches!(fate(&*run.journal, live.last_ticket), Fate::Lost(_));
+            if lost {
+                entity.forget(py, generation);
+                generation = entity.generation(py);
+            }
+            !lost
+        });
+        let ready = self.check_poison(wish).and_then(|()| match live {
+            Some(live) => Ok(live),
+            None => turn::load(py, &*run.journal, entity),
+        });
+        let mut live = match ready {
+            Ok(live) => live,
+            Err(failure) => {
+                let ended = Ended { ticket: 0, generation, value: Err(failure), tells: Vec::new() };
+                return Step::Ended(ended);
+            }
         };
-        result = result.and(concluded);
-        budget -= 1;
-        if budget == 0 {
-            let go_on = Callback::new(engine, Call::PassOn(Arc::clone(entity)))?;
-            return run.home.call_soon(py, go_on.bind(py)).and(result);
-        }
-        next = entity.slot.borrow_mut(py).next_or_leave();
+        let frame = Frame::new(entity, live.revision);
+        let decided = match wish {
+            Wish::State => Ok(None),
+            Wish::Command(command) => frame.run(|| turn::decide(py, &*run.journal, entity, &mut live, command)),
+        };
+        self.after(live, generation, decided, frame.tells.take())
     }
-    result
-}
 
-/// Sends a command without an answer; from a handler, once the handler's own unit is durable.
-pub(crate) fn tell<'py>(
-    engine: &Bound<'py, Engine>,
-    run: &Arc<Run>,
-    entity: &Arc<Entity>,
-    command: &Bound<'py, PyAny>,
-) -> PyResult<()> {
-    let py = engine.py();
-    engine.get().check_open(py)?;
-    entity.kind.check_command(command, &entity.key)?;
-    if context::is_inside(py)? {
-        let (engine, command) = (engine.clone().unbind(), command.clone().unbind());
-        let context = wake::copy_context(py)?.unbind();
-        context::keep(py, Tell { engine, entity: Arc::clone(entity), command, context })?;
-        return Ok(());
+    /// What a decision comes to; what was taken out goes back, unless the handler is deferred.
+    #[inline(never)]
+    fn after(
+        self,
+        mut live: Live,
+        generation: u32,
+        decided: PyResult<Option<Bound<'py, PyAny>>>,
+        tells: Vec<Tell>,
+    ) -> Step<'py> {
+        if let Fate::Stored = fate(&*self.run.journal, live.last_ticket) {
+            live.last_ticket = 0;
+        }
+        let ticket = live.last_ticket;
+        let (value, tells) = match decided {
+            Ok(Some(awaitable)) => return Step::Deferred(Deferred { live, awaitable, tells, generation }),
+            Ok(None) => (turn::shown(self.py, &live), tells),
+            Err(failure) => (Err(failure), Vec::new()),
+        };
+        self.entity.put(self.py, live, generation);
+        Step::Ended(Ended { ticket, generation, value, tells })
     }
-    tell_now(engine, run, entity, command, || wake::copy_context(py))
-}
 
-fn tell_now<'py>(
-    engine: &Bound<'py, Engine>,
-    run: &Arc<Run>,
-    entity: &Arc<Entity>,
-    command: &Bound<'py, PyAny>,
-    context: impl FnOnce() -> PyResult<Bound<'py, PyAny>>,
-) -> PyResult<()> {
-    let py = engine.py();
-    let inner = engine.get();
-    let entry = entity.slot.borrow_mut(py).enter();
-    let live = match entry {
-        Entry::Live(live) => Some(live),
-        Entry::Cold => None,
-        Entry::Taken => {
-            let answer = Answer::pending(py, &run.home.event_loop, Phase::Queued, 0)?;
-            answer.set_told(py);
-            let wants = Wants::Command(command.clone().unbind());
-            return put_in_mailbox(engine, run, entity, Message { wants, answer, context: context()?.unbind() });
+    /// Refuses a command of a store that takes no more writes; reading goes on.
+    fn check_poison(self, wish: Wish<'_, '_>) -> PyResult<()> {
+        if self.run.journal.settled() != Ticket::MAX || matches!(wish, Wish::State) {
+            return Ok(());
         }
-    };
-    inner.tally.accepted.add(py, 1);
-    let step = take_turn(py, run, entity, live, Wish::Command(command));
-    let answer = Answer::pending(py, &run.home.event_loop, Phase::Running, 0)?;
-    answer.set_told(py);
-    match step {
-        Step::Ended(ended) => {
-            let concluded = conclude(engine, run, entity, answer, ended, false);
-            pass_on(engine, run, entity).and(concluded)
+        self.run.journal.poisoned().map_or(Ok(()), |failure| Err(error::storage(self.py, &failure)))
+    }
+
+    /// Lays the answer of an ended turn down and shows it once its ticket is settled.
+    pub(crate) fn conclude(self, answer: Answer, ended: Ended<'py>, step: bool) -> PyResult<()> {
+        let Self { py, engine, run, entity } = self;
+        let Ended { ticket, generation, value, tells } = ended;
+        let rejected = value.is_err();
+        answer.prepare(py, value.map(Bound::into_any));
+        match fate(&*run.journal, ticket) {
+            Fate::Open => {
+                let then = Then::Show { tells, rejected };
+                let waiting = Waiting { ticket, entity: Arc::clone(entity), generation, answer, then };
+                pending::wait(py, engine.get(), run, waiting)
+            }
+            Fate::Stored => {
+                release(engine, run, tells)?;
+                let verdict = if rejected { Verdict::Rejected } else { Verdict::Ok };
+                pending::finish(engine, entity, &answer, verdict, step)
+            }
+            Fate::Lost(failure) => {
+                entity.forget(py, generation);
+                pending::finish(engine, entity, &answer, Verdict::Lost(error::storage(py, &failure)), step)
+            }
         }
-        Step::Deferred { live, awaitable, tells, generation } => {
-            task::defer(engine, run, entity, live, awaitable, (answer, context()?, tells, generation))
+    }
+
+    /// Lets a wish wait for a busy entity.
+    #[cold]
+    fn enqueue(self, wish: Wish<'_, 'py>, patience: Patience, context: Option<&Bound<'py, PyAny>>) -> PyResult<Answer> {
+        let Self { py, engine, run, entity } = self;
+        let inner = engine.get();
+        if !matches!(patience, Patience::Told) {
+            self.check_deadlock()?;
         }
+        let answer = self.answer(Phase::Queued, patience)?;
+        let context = context.map_or_else(|| wake::copy_context(py), |held| Ok(held.clone()))?.unbind();
+        let wants = match wish {
+            Wish::Command(command) => Wants::Command(command.clone().unbind()),
+            Wish::State => Wants::State,
+        };
+        let message = Message { wants, answer: answer.clone_ref(py), context };
+        let refused = entity.slot.borrow_mut(py).wait(message, inner.mailbox_capacity);
+        if let Err(Full(message)) = refused {
+            drop(message);
+            let capacity = inner.mailbox_capacity;
+            let text = format!("{capacity} commands wait already, which is all that its mailbox holds");
+            let fact = ("capacity", capacity.into_pyobject(py)?.into_any());
+            return Err(error::with(py, "MailboxFullError", &entity.key, &text, &[fact]));
+        }
+        inner.tally.accepted.add(py, 1);
+        inner.tally.queued.add(py, 1);
+        self.link(&answer)?;
+        pending::arm(py, inner, run, answer.deadline(py))?;
+        Ok(answer)
+    }
+
+    /// Connects an answer that is waited for to its entity and to the entity whose handler sent it.
+    fn link(self, answer: &Answer) -> PyResult<()> {
+        let sender = if answer.is_told(self.py) { None } else { context::waiting_sender(self.py)? };
+        if let Some(sender) = &sender {
+            sender.waits(self.py, self.entity);
+        }
+        answer.link(self.py, Link { entity: Arc::clone(self.entity), sender });
+        Ok(())
+    }
+
+    /// Refuses a wish to a busy entity that waits for the sender itself.
+    fn check_deadlock(self) -> PyResult<()> {
+        let Self { py, entity, .. } = self;
+        let mut chain = context::stack();
+        if let Some(index) = chain.iter().position(|held| Arc::ptr_eq(held, entity)) {
+            chain.truncate(index + 1);
+            chain.reverse();
+            chain.push(Arc::clone(entity));
+        } else if let Some(sender) = context::waiting_sender(py)?
+            && let Some(way) = entity.way_to(py, &sender)
+        {
+            chain = vec![sender];
+            chain.extend(way);
+        } else {
+            return Ok(());
+        }
+        let keys: Vec<_> = chain.iter().map(|held| &held.key).collect();
+        Err(error::deadlock(py, &keys))
+    }
+
+    /// For the holder of a turn: runs what waits in the mailbox, then lets go.
+    pub(crate) fn pass_on(self) -> PyResult<()> {
+        let next = self.entity.slot.borrow_mut(self.py).next_or_leave();
+        next.map_or(Ok(()), |next| self.run_waiting(next))
+    }
+
+    /// Runs messages; past its budget it goes on in the loop's next round.
+    #[cold]
+    fn run_waiting(self, first: Message) -> PyResult<()> {
+        let Self { py, engine, run, entity } = self;
+        let mut next = Some(first);
+        let mut budget = TURN_BUDGET;
+        let mut result = Ok(());
+        while let Some(Message { wants, answer, context }) = next {
+            engine.get().tally.queued.sub(py, 1);
+            answer.advance(py, Phase::Running);
+            let live = entity.slot.borrow_mut(py).take();
+            let context = context.into_bound(py);
+            let command = match wants {
+                Wants::Command(command) => Some(command.into_bound(py)),
+                Wants::State => None,
+            };
+            let wish = command.as_ref().map_or(Wish::State, Wish::Command);
+            let concluded = match wake::within(&context, || self.take_turn(live, wish)) {
+                Ok(Step::Ended(ended)) => self.conclude(answer, ended, false),
+                Ok(Step::Deferred(deferred)) => return self.defer(deferred, answer, context).and(result),
+                Err(failure) => answer.fail(py, failure, false),
+            };
+            result = result.and(concluded);
+            budget -= 1;
+            if budget == 0 {
+                let go_on = Callback::new(engine, Call::PassOn(Arc::clone(entity)))?;
+                return run.home.call_soon(py, go_on.bind(py)).and(result);
+            }
+            next = entity.slot.borrow_mut(py).next_or_leave();
+        }
+        result
+    }
+
+    /// Sends a command without an answer; from a handler, once the handler's own unit is durable.
+    pub(crate) fn tell(self, command: &Bound<'py, PyAny>) -> PyResult<()> {
+        let Self { py, engine, entity, .. } = self;
+        engine.get().check_open(py)?;
+        entity.kind.check_command(command, &entity.key)?;
+        if !context::is_inside(py)? {
+            return self.ask_in(Wish::Command(command), Patience::Told, None).map(drop);
+        }
+        context::keep(
+            py,
+            Tell {
+                engine: engine.clone().unbind(),
+                entity: Arc::clone(entity),
+                command: command.clone().unbind(),
+                context: wake::copy_context(py)?.unbind(),
+            },
+        )
     }
 }
 
@@ -493,43 +386,43 @@ pub(crate) fn release(engine: &Bound<'_, Engine>, run: &Run, tells: Vec<Tell>) -
     }
     let py = engine.py();
     engine.get().outgoing.borrow_mut(py).extend(tells);
-    if !run.pump_is_due.get(py) {
-        run.pump_is_due.set(py, true);
-        run.home.call_soon(py, run.callbacks.pump.bind(py))?;
-    }
-    Ok(())
+    schedule_pump(py, run)
 }
 
-/// Delivers what was told, as much as fits into one round of the loop.
-pub(crate) fn pump(engine: &Bound<'_, Engine>, run: &Arc<Run>) -> PyResult<()> {
-    let py = engine.py();
-    run.pump_is_due.set(py, false);
-    for _ in 0..TURN_BUDGET {
-        let next = engine.get().outgoing.borrow_mut(py).pop_front();
-        let Some(tell) = next else { break };
-        let to = format!("{}/{}", tell.entity.key.kind, tell.entity.key.id);
-        if let Err(failure) = deliver(py, tell) {
-            if error::ends_the_process(py, &failure) {
-                run.home.call_soon(py, run.callbacks.pump.bind(py))?;
-                return Err(failure);
-            }
-            logging::exception(py, &format!("a command told to {to} was not accepted"), failure);
-        }
-    }
-    if engine.get().outgoing.borrow(py).is_empty() {
-        return engine.get().check_drained(py);
+fn schedule_pump(py: Python<'_>, run: &Run) -> PyResult<()> {
+    if run.pump_is_due.get(py) {
+        return Ok(());
     }
     run.pump_is_due.set(py, true);
     run.home.call_soon(py, run.callbacks.pump.bind(py))
 }
 
+/// Delivers what was told, as much as fits into one round of the loop.
+pub(crate) fn pump(engine: &Bound<'_, Engine>, run: &Arc<Run>) -> PyResult<()> {
+    let py = engine.py();
+    let mut result = Ok(());
+    run.pump_is_due.set(py, false);
+    for _ in 0..TURN_BUDGET {
+        let next = engine.get().outgoing.borrow_mut(py).pop_front();
+        let Some(tell) = next else { return result };
+        let to = format!("{}/{}", tell.entity.key.kind, tell.entity.key.id);
+        match deliver(py, tell) {
+            Ok(()) => {}
+            Err(failure) if error::ends_the_process(py, &failure) => {
+                result = Err(failure);
+                break;
+            }
+            Err(failure) => logging::exception(py, &format!("a command told to {to} was not accepted"), failure),
+        }
+    }
+    schedule_pump(py, run).and(result)
+}
+
 fn deliver(py: Python<'_>, tell: Tell) -> PyResult<()> {
     let engine = tell.engine.bind(py);
     let run = engine.get().running(py)?;
-    if engine.get().mode.get(py) == Mode::Stopped {
-        return Err(error::not_started(py, "the engine was stopped before what a handler told was sent"));
-    }
     let entity = engine.get().current(py, &tell.entity);
-    let context = tell.context.bind(py).clone();
-    wake::within(&context.clone(), || tell_now(engine, &run, &entity, tell.command.bind(py), || Ok(context)))?
+    let (at, context) = (At { py, engine, run: &run, entity: &entity }, tell.context.bind(py));
+    let wish = Wish::Command(tell.command.bind(py));
+    wake::within(context, || at.ask_in(wish, Patience::Told, Some(context)))?.map(drop)
 }

@@ -3,13 +3,14 @@
 use crate::answer::{Answer, Phase};
 use crate::cell::{GilCell, GilValue};
 use crate::context::{self, Tell};
+use crate::dispatch::{self, At};
 use crate::entity::{Entity, Live, Running, Tally};
 use crate::entity_ref::EntityRef;
 use crate::kind::{Kind, KindSpec};
 use crate::pending::{self, Then, Waiting};
 use crate::store::{self, Store};
 use crate::wake::{Bell, Home};
-use crate::{dispatch, error, task, turn};
+use crate::{error, task, turn};
 use ego_core::entities::slot::Entry;
 use ego_core::journal::{Journal, MAX_NAME_BYTES};
 use hashbrown::{HashMap, HashTable};
@@ -103,8 +104,8 @@ impl Callback {
             }
             Call::Expire => pending::expire(engine, &run),
             Call::Pump => dispatch::pump(engine, &run),
-            Call::PassOn(entity) => dispatch::pass_on(engine, &run, entity),
-            Call::Land(entity) => task::land(engine, &run, entity, &arguments.get_item(0)?),
+            Call::PassOn(entity) => At { py, engine, run: &run, entity }.pass_on(),
+            Call::Land(entity) => At { py, engine, run: &run, entity }.land(&arguments.get_item(0)?),
         };
         inner.check_drained(py).and(called)
     }
@@ -389,7 +390,7 @@ impl Engine {
             Entry::Cold => turn::load(py, &*run.journal, &entity),
         };
         let loaded = loaded.map(|live: Live| entity.put(py, live, entity.generation(py)));
-        dispatch::pass_on(slf, &run, &entity)?;
+        At { py, engine: slf, run: &run, entity: &entity }.pass_on()?;
         loaded.map(|()| reference)
     }
 
@@ -461,7 +462,7 @@ impl Engine {
         match self.run.in_traverse().as_deref() {
             // A second owner is on the stack right now, and keeps what it holds alive.
             Some(Some(run)) if Arc::strong_count(run) == 1 => {
-                run.home.traverse(visit)?;
+                visit.call(&run.home.event_loop)?;
                 visit.call(&run.callbacks.drain)?;
                 visit.call(&run.callbacks.flush)?;
                 visit.call(&run.callbacks.expire)?;

@@ -1,8 +1,9 @@
 //! The way in: `EntityRef`, one entity as its callers hold it.
 
+use crate::answer::Answer;
 use crate::cell::GilCell;
-use crate::dispatch::{self, Patience};
-use crate::engine::{Engine, Run};
+use crate::dispatch::{At, Patience, Wish};
+use crate::engine::Engine;
 use crate::entity::Entity;
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
@@ -11,30 +12,25 @@ use pyo3::{PyTraverseError, PyVisit};
 use std::cell::Ref;
 use std::sync::Arc;
 
-/// A run and an entity in it.
-type Place<'a> = (Ref<'a, Option<Arc<Run>>>, Ref<'a, Arc<Entity>>);
-
 /// How long a sender waits.
 struct Timeout(Patience);
 
 /// Five seconds.
-const DEFAULT_TIMEOUT: Timeout = Timeout(Some(5_000_000_000));
+const DEFAULT_TIMEOUT: Timeout = Timeout(Patience::Nanos(5_000_000_000));
 
 impl<'py> FromPyObject<'_, 'py> for Timeout {
     type Error = PyErr;
 
     fn extract(given: Borrowed<'_, 'py, PyAny>) -> PyResult<Self> {
         if given.is_none() {
-            return Ok(Self(None));
+            return Ok(Self(Patience::ForEver));
         }
         let seconds = if given.is_instance_of::<PyBool>() { f64::NAN } else { given.extract().unwrap_or(f64::NAN) };
         if seconds > 0.0 {
             // What is longer than 500 years is none.
-            return Ok(Self(
-                std::time::Duration::try_from_secs_f64(seconds)
-                    .ok()
-                    .and_then(|wait| u64::try_from(wait.as_nanos().max(1)).ok()),
-            ));
+            let wait = std::time::Duration::try_from_secs_f64(seconds).ok();
+            let nanos = wait.and_then(|wait| u64::try_from(wait.as_nanos()).ok());
+            return Ok(Self(nanos.map_or(Patience::ForEver, |nanos| Patience::Nanos(nanos.max(1)))));
         }
         Err(PyValueError::new_err(format!(
             "timeout is a number of seconds above 0, or None for no deadline, not {}",
@@ -65,15 +61,15 @@ impl EntityRef {
         self.entity.borrow(py)
     }
 
-    /// The present run and the entity, if this is the engine's loop and thread. Both stay what they are while a `def`
-    /// handler runs.
+    /// Gives the present run and the entity to `body`, if this is the engine's loop and thread. Both stay what they are
+    /// while a `def` handler runs.
     #[inline]
-    fn at_home(&self, py: Python<'_>) -> PyResult<Place<'_>> {
-        let run = self.engine.get().run.borrow(py);
-        if let Some(run) = &*run {
-            run.home.check(py)?;
-        }
-        Ok((run, self.entity(py)))
+    fn with_place<'py, R>(&self, py: Python<'py>, body: impl FnOnce(At<'_, 'py>) -> PyResult<R>) -> PyResult<R> {
+        let engine = self.engine.bind(py);
+        let run = engine.get().run.borrow(py);
+        let Some(run) = &*run else { return Err(engine.get().not_started(py)) };
+        run.home.check(py)?;
+        body(At { py, engine, run, entity: &self.entity(py) })
     }
 }
 
@@ -82,20 +78,13 @@ impl EntityRef {
     /// Sends a command without an answer. What goes wrong with it is logged.
     #[pyo3(signature = (command, /))]
     fn tell(&self, command: &Bound<'_, PyAny>) -> PyResult<()> {
-        let py = command.py();
-        let engine = self.engine.bind(py);
-        let (run, entity) = self.at_home(py)?;
-        let Some(run) = &*run else { return Err(engine.get().not_started(py)) };
-        dispatch::tell(engine, run, &entity, command)
+        self.with_place(command.py(), |at| at.tell(command))
     }
 
     /// Asks for `(state, revision)` without a command.
     #[pyo3(signature = (*, timeout = DEFAULT_TIMEOUT), text_signature = "($self, *, timeout=5.0)")]
     fn state(&self, py: Python<'_>, timeout: Timeout) -> PyResult<Py<PyAny>> {
-        let engine = self.engine.bind(py);
-        let (run, entity) = self.at_home(py)?;
-        let Some(run) = &*run else { return Err(engine.get().not_started(py)) };
-        dispatch::state(engine, run, &entity, timeout.0)
+        self.with_place(py, |at| at.ask(Wish::State, timeout.0)).map(Answer::into_any)
     }
 
     /// The entity's id.
@@ -137,7 +126,6 @@ mod by_hand {
     #![expect(unsafe_code, reason = "a method of the C API")]
 
     use super::{DEFAULT_TIMEOUT, EntityRef, Timeout};
-    use crate::dispatch;
     use crate::fast::{attached, enter};
     use pyo3::exceptions::PyTypeError;
     use pyo3::ffi::{self, PyObject};
@@ -165,13 +153,10 @@ mod by_hand {
                 attached(|py| timeout(py, arguments, count, names))?
             };
             let slf = Borrowed::from_ptr(py, slf).cast_unchecked::<EntityRef>().get();
-            let engine = slf.engine.bind(py);
-            let (run, entity) = slf.at_home(py)?;
-            let Some(run) = &*run else { return Err(engine.get().not_started(py)) };
-            dispatch::send(engine, run, &entity, &Borrowed::from_ptr(py, *arguments), timeout.0)
+            slf.with_place(py, |at| at.send(&Borrowed::from_ptr(py, *arguments), timeout.0))
         }));
         match sent {
-            Ok(Ok(answer)) => answer.into_ptr(),
+            Ok(Ok(answer)) => answer.into_any().into_ptr(),
             Ok(Err(failure)) => enter(|_| Err(failure)),
             Err(panic) => enter(|_| resume_unwind(panic)),
         }

@@ -144,28 +144,28 @@ impl Future {
         self.event_loop(py)
     }
 
-    #[getter]
-    fn _loop<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
+    #[getter(_loop)]
+    fn own_loop<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
         self.event_loop(py)
     }
 
-    #[getter]
-    fn get__asyncio_future_blocking(&self, py: Python<'_>) -> bool {
+    #[getter(_asyncio_future_blocking)]
+    fn blocking(&self, py: Python<'_>) -> bool {
         self.blocking.get(py)
     }
 
-    #[setter]
-    fn set__asyncio_future_blocking(&self, py: Python<'_>, blocking: bool) {
+    #[setter(_asyncio_future_blocking)]
+    fn set_blocking(&self, py: Python<'_>, blocking: bool) {
         self.blocking.set(py, blocking);
     }
 
-    #[getter]
-    fn get__cancel_message(&self, py: Python<'_>) -> Option<Py<PyAny>> {
+    #[getter(_cancel_message)]
+    fn cancel_message(&self, py: Python<'_>) -> Option<Py<PyAny>> {
         self.rest(py).message.as_ref().map(|held| held.clone_ref(py))
     }
 
-    #[setter]
-    fn set__cancel_message(&self, py: Python<'_>, message: Option<Py<PyAny>>) {
+    #[setter(_cancel_message)]
+    fn set_cancel_message(&self, py: Python<'_>, message: Option<Py<PyAny>>) {
         self.rest(py).message = message;
     }
 

@@ -202,7 +202,10 @@ fn types(given: &Bound<'_, PyTuple>) -> PyResult<Vec<Py<PyAny>>> {
 #[pymethods]
 impl KindSpec {
     #[new]
-    #[pyo3(signature = (*, name, behavior, create, handle_command, handle_event, initial_state, state_types, command_types, event_names, decoders, encode))]
+    #[pyo3(signature = (
+        *, name, behavior, create, handle_command, handle_event, initial_state, state_types, command_types,
+        event_names, decoders, encode
+    ))]
     #[expect(clippy::too_many_arguments, reason = "keyword arguments of one constructor, called from one place")]
     fn new(
         name: &str,

@@ -4,11 +4,11 @@
 
 use crate::answer::{Answer, Phase};
 use crate::context::Tell;
-use crate::dispatch;
+use crate::dispatch::{self, At};
 use crate::engine::{Engine, Run};
 use crate::entity::Entity;
 use crate::turn::{Fate, fate};
-use crate::{error, logging, task, wake};
+use crate::{error, logging, wake};
 use ego_core::journal::Ticket;
 use pyo3::prelude::*;
 use std::sync::Arc;
@@ -68,20 +68,21 @@ pub(crate) fn drain(engine: &Bound<'_, Engine>, run: &Arc<Run>, step: bool) -> P
 fn settle(engine: &Bound<'_, Engine>, run: &Arc<Run>, waiting: Waiting, step: bool) -> PyResult<()> {
     let py = engine.py();
     let Waiting { ticket, entity, generation, answer, then } = waiting;
+    let at = At { py, engine, run, entity: &entity };
     match (fate(&*run.journal, ticket), then) {
         (Fate::Lost(failure), then) => {
             entity.forget(py, generation);
             let failure = error::storage(py, &failure);
             match then {
                 Then::Show { .. } => finish(engine, &entity, &answer, Verdict::Lost(failure), step),
-                Then::Start => task::give_up(engine, run, &entity, failure, step),
+                Then::Start => at.never_start(failure, step),
             }
         }
         (_, Then::Show { tells, rejected }) => {
             dispatch::release(engine, run, tells)?;
             finish(engine, &entity, &answer, if rejected { Verdict::Rejected } else { Verdict::Ok }, step)
         }
-        (_, Then::Start) => task::start(engine, run, &entity, step),
+        (_, Then::Start) => at.start(step),
     }
 }
 

@@ -4,170 +4,125 @@
 //! is held meanwhile; other entities go on.
 
 use crate::answer::{Answer, Phase};
-use crate::context::{self, Context, Frame, Tell};
-use crate::dispatch::{self, Ended};
-use crate::engine::{Call, Callback, Engine, Run};
-use crate::entity::{Entity, Live, Running};
+use crate::context::{self, Context, Frame};
+use crate::dispatch::{At, Deferred, Ended};
+use crate::engine::{Call, Callback};
+use crate::entity::Running;
 use crate::pending::{self, Then, Verdict, Waiting};
 use crate::turn::{self, Fate, fate};
 use crate::{error, wake};
-use pyo3::intern;
 use pyo3::prelude::*;
-use pyo3::types::PyDict;
+use pyo3::{intern, types::PyDict};
 use std::sync::Arc;
 
-/// Takes over a turn whose handler returned an awaitable; it starts now or when the disk has what it saw.
-pub(crate) fn defer(
-    engine: &Bound<'_, Engine>,
-    run: &Arc<Run>,
-    entity: &Arc<Entity>,
-    live: Live,
-    awaitable: Bound<'_, PyAny>,
-    (answer, context, tells, generation): (Answer, Bound<'_, PyAny>, Vec<Tell>, u32),
-) -> PyResult<()> {
-    let py = engine.py();
-    let (ticket, revision) = (live.last_ticket, live.revision);
-    let scope = Context::open(py, entity, revision, tells)?;
-    wake::within(&context, || Context::enter(&scope, py))??;
-    answer.advance(py, Phase::Running);
-    entity.put(py, live, generation);
-    let running = Running {
-        answer: answer.clone_ref(py),
-        awaitable: awaitable.unbind(),
-        started: false,
-        context: context.unbind(),
-        scope,
-        generation,
-    };
-    let deadline = answer.deadline(py);
-    engine.get().begin(py, entity, running);
-    pending::arm(py, engine.get(), run, deadline)?;
-    match fate(&*run.journal, ticket) {
-        Fate::Stored => start(engine, run, entity, false),
-        Fate::Lost(failure) => {
-            entity.forget(py, generation);
-            give_up(engine, run, entity, error::storage(py, &failure), false)
-        }
-        Fate::Open => {
-            let waiting = Waiting { ticket, entity: Arc::clone(entity), generation, answer, then: Then::Start };
-            pending::wait(py, engine.get(), run, waiting)
-        }
-    }
-}
-
-/// Starts the handler of a held turn.
-pub(crate) fn start(engine: &Bound<'_, Engine>, run: &Arc<Run>, entity: &Arc<Entity>, step: bool) -> PyResult<()> {
-    let py = engine.py();
-    let made = match &mut *entity.running.borrow_mut(py) {
-        None => return Ok(()),
-        Some(running) => {
-            running.started = true;
-            (running.awaitable.clone_ref(py), running.context.clone_ref(py))
-        }
-    };
-    let (awaitable, context) = (made.0.into_bound(py), made.1.into_bound(py));
-    let started = context::outside(|| make_task(engine, run, entity, &awaitable, &context));
-    match started {
-        Ok(task) => {
-            if let Some(running) = &mut *entity.running.borrow_mut(py)
-                && running.awaitable.is(&awaitable)
-            {
-                running.awaitable = task.unbind();
+impl<'py> At<'_, 'py> {
+    /// Takes over a turn whose handler returned an awaitable; it starts now or when the disk has what it saw.
+    pub(crate) fn defer(self, deferred: Deferred<'py>, answer: Answer, context: Bound<'py, PyAny>) -> PyResult<()> {
+        let Self { py, engine, run, entity } = self;
+        let Deferred { live, awaitable, tells, generation } = deferred;
+        let ticket = live.last_ticket;
+        let scope = Context::open(py, entity, live.revision, tells)?;
+        wake::within(&context, || Context::enter(&scope, py))??;
+        answer.advance(py, Phase::Running);
+        entity.put(py, live, generation);
+        let (held, context) = (answer.clone_ref(py), context.unbind());
+        let awaitable = awaitable.unbind();
+        engine.get().begin(py, entity, Running { answer: held, awaitable, started: false, context, scope, generation });
+        pending::arm(py, engine.get(), run, answer.deadline(py))?;
+        match fate(&*run.journal, ticket) {
+            Fate::Stored => self.start(false),
+            Fate::Lost(failure) => {
+                entity.forget(py, generation);
+                self.never_start(error::storage(py, &failure), false)
             }
-            Ok(())
-        }
-        Err(failure) => {
-            let discarded = discard(&awaitable);
-            end(engine, run, entity, Err(failure), step).and(discarded)
+            Fate::Open => {
+                let waiting = Waiting { ticket, entity: Arc::clone(entity), generation, answer, then: Then::Start };
+                pending::wait(py, engine.get(), run, waiting)
+            }
         }
     }
-}
 
-fn make_task<'py>(
-    engine: &Bound<'py, Engine>,
-    run: &Run,
-    entity: &Arc<Entity>,
-    awaitable: &Bound<'py, PyAny>,
-    context: &Bound<'py, PyAny>,
-) -> PyResult<Bound<'py, PyAny>> {
-    let py = engine.py();
-    let asyncio = py.import("asyncio")?;
-    let task = if asyncio.call_method1(intern!(py, "iscoroutine"), (awaitable,))?.is_truthy()? {
-        let name = format!("ego {}/{}", entity.key.kind, entity.key.id);
-        run.home.create_task(awaitable, &name, context)?
-    } else {
-        let named = PyDict::new(py);
-        named.set_item("loop", &run.home.event_loop)?;
-        wake::within(context, || asyncio.call_method("ensure_future", (awaitable,), Some(&named)))??
-    };
-    let landing = Callback::new(engine, Call::Land(Arc::clone(entity)))?;
-    task.call_method1(intern!(py, "add_done_callback"), (landing,))?;
-    Ok(task)
-}
-
-/// The task of an entity's handler is done.
-pub(crate) fn land(
-    engine: &Bound<'_, Engine>,
-    run: &Arc<Run>,
-    entity: &Arc<Entity>,
-    task: &Bound<'_, PyAny>,
-) -> PyResult<()> {
-    let py = engine.py();
-    let ours = entity.running.borrow(py).as_ref().is_some_and(|running| running.awaitable.is(task));
-    // Marks an exception as seen in any case.
-    let result = task.call_method0(intern!(py, "result"));
-    if !ours {
-        return Ok(());
+    /// Starts the handler of a held turn.
+    pub(crate) fn start(self, step: bool) -> PyResult<()> {
+        let Self { py, entity, .. } = self;
+        let (awaitable, context) = match &mut *entity.running.borrow_mut(py) {
+            None => return Ok(()),
+            Some(running) => {
+                running.started = true;
+                (running.awaitable.bind(py).clone(), running.context.bind(py).clone())
+            }
+        };
+        match context::outside(|| self.make_task(&awaitable, &context)) {
+            Ok(task) => {
+                if let Some(running) = &mut *entity.running.borrow_mut(py)
+                    && running.awaitable.is(&awaitable)
+                {
+                    running.awaitable = task.unbind();
+                }
+                Ok(())
+            }
+            Err(failure) => {
+                let discarded = discard(&awaitable);
+                self.end(Err(failure), step).and(discarded)
+            }
+        }
     }
-    end(engine, run, entity, result, false)
-}
 
-fn end(
-    engine: &Bound<'_, Engine>,
-    run: &Arc<Run>,
-    entity: &Arc<Entity>,
-    result: PyResult<Bound<'_, PyAny>>,
-    step: bool,
-) -> PyResult<()> {
-    let py = engine.py();
-    let Some(running) = engine.get().end(py, entity) else { return Ok(()) };
-    let mut tells = running.scope.get().close(py);
-    let Some(mut live) = entity.slot.borrow_mut(py).take() else {
-        let failure = error::about(py, "StorageError", &entity.key, "the entity was reset while its handler ran");
-        let shown = pending::finish(engine, entity, &running.answer, Verdict::Lost(failure), step);
-        return dispatch::pass_on(engine, run, entity).and(shown);
-    };
-    let concluded = match &result {
-        Err(failure) => Err(failure.clone_ref(py)),
-        Ok(result) => {
+    fn make_task(self, awaitable: &Bound<'py, PyAny>, context: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
+        let Self { py, engine, run, entity } = self;
+        let asyncio = py.import("asyncio")?;
+        let task = if asyncio.call_method1(intern!(py, "iscoroutine"), (awaitable,))?.is_truthy()? {
+            run.home.create_task(awaitable, &format!("ego {}/{}", entity.key.kind, entity.key.id), context)?
+        } else {
+            let named = PyDict::new(py);
+            named.set_item("loop", &run.home.event_loop)?;
+            wake::within(context, || asyncio.call_method("ensure_future", (awaitable,), Some(&named)))??
+        };
+        let landing = Callback::new(engine, Call::Land(Arc::clone(entity)))?;
+        task.call_method1(intern!(py, "add_done_callback"), (landing,))?;
+        Ok(task)
+    }
+
+    /// The task of an entity's handler is done.
+    pub(crate) fn land(self, task: &Bound<'py, PyAny>) -> PyResult<()> {
+        let ours = self.entity.running.borrow(self.py).as_ref().is_some_and(|running| running.awaitable.is(task));
+        // Marks an exception as seen in any case.
+        let result = task.call_method0(intern!(self.py, "result"));
+        if ours { self.end(result, false) } else { Ok(()) }
+    }
+
+    fn end(self, result: PyResult<Bound<'py, PyAny>>, step: bool) -> PyResult<()> {
+        let Self { py, engine, run, entity } = self;
+        let Some(running) = engine.get().end(py, entity) else { return Ok(()) };
+        let mut tells = running.scope.get().close(py);
+        let live = entity.slot.borrow_mut(py).take();
+        let concluded = if let Some(mut live) = live {
             let frame = Frame::new(entity, live.revision);
-            let concluded = frame.run(|| turn::conclude(py, &*run.journal, entity, &mut live, result));
+            let value = result
+                .and_then(|result| frame.run(|| turn::conclude(py, &*run.journal, entity, &mut live, &result)))
+                .and_then(|()| turn::shown(py, &live));
             tells.append(&mut frame.tells.borrow_mut());
-            concluded
-        }
-    };
-    let value = concluded.and_then(|()| turn::shown(py, &live));
-    let ticket = live.last_ticket;
-    entity.put(py, live, running.generation);
-    let ended = Ended { ticket, generation: running.generation, value, tells };
-    let concluded = dispatch::conclude(engine, run, entity, running.answer, ended, step);
-    dispatch::pass_on(engine, run, entity).and(concluded)
-}
+            if value.is_err() {
+                tells.clear();
+            }
+            let (ticket, generation) = (live.last_ticket, running.generation);
+            entity.put(py, live, generation);
+            self.conclude(running.answer, Ended { ticket, generation, value, tells }, step)
+        } else {
+            let failure = error::about(py, "StorageError", &entity.key, "the entity was reset while its handler ran");
+            pending::finish(engine, entity, &running.answer, Verdict::Lost(failure), step)
+        };
+        self.pass_on().and(concluded)
+    }
 
-/// The handler of a held turn never starts, because what it saw was lost.
-pub(crate) fn give_up(
-    engine: &Bound<'_, Engine>,
-    run: &Arc<Run>,
-    entity: &Arc<Entity>,
-    failure: PyErr,
-    step: bool,
-) -> PyResult<()> {
-    let py = engine.py();
-    let Some(running) = engine.get().end(py, entity) else { return Ok(()) };
-    drop(running.scope.get().close(py));
-    let discarded = discard(running.awaitable.bind(py));
-    let shown = pending::finish(engine, entity, &running.answer, Verdict::Lost(failure), step);
-    dispatch::pass_on(engine, run, entity).and(shown).and(discarded)
+    /// The handler of a held turn never starts, because what it saw was lost.
+    pub(crate) fn never_start(self, failure: PyErr, step: bool) -> PyResult<()> {
+        let Some(running) = self.engine.get().end(self.py, self.entity) else { return Ok(()) };
+        drop(running.scope.get().close(self.py));
+        let discarded = discard(running.awaitable.bind(self.py));
+        let shown = pending::finish(self.engine, self.entity, &running.answer, Verdict::Lost(failure), step);
+        self.pass_on().and(shown).and(discarded)
+    }
 }
 
 /// Lets go of an awaitable that nobody will await, without a warning where it can be told.

@@ -1,7 +1,8 @@
 //! The only code that calls a user's handler: load, decide, fold, encode, append.
 //!
 //! The caller holds the entity's turn. State and revision move on after the journal accepted the unit and not before;
-//! whatever is raised until then leaves everything as it was. Nothing here waits, and no lock is held while Python runs.
+//! whatever is raised until then leaves everything as it was. Nothing here waits, and no lock is held while Python
+//! runs.
 
 use crate::context::Frame;
 use crate::entity::{Entity, Live};

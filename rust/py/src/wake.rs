@@ -3,14 +3,15 @@
 //! The committer writes one eventfd per loop and batch; the loop's reader then shows everything that was settled. A
 //! task that waits is stepped right there, which saves a pass through the loop's ready queue per command.
 
-use crate::cell::{GilCell, GilValue};
+use crate::call::Function;
+use crate::cell::GilValue;
 use crate::error;
 use pyo3::exceptions::PyOSError;
 use pyo3::ffi;
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
-use pyo3::types::{PyBool, PyDict, PyString, PyTuple};
+use pyo3::types::{PyBool, PyDict, PyTuple};
 use rustix::event::{EventfdFlags, eventfd};
 use rustix::time::{ClockId, clock_gettime};
 use std::os::fd::{AsRawFd, OwnedFd};
@@ -54,15 +55,13 @@ impl Bell {
 #[derive(Debug)]
 pub(crate) struct Home {
     pub(crate) event_loop: Py<PyAny>,
-    /// What the thread's dictionary held when the loop was last seen to be the running one.
-    mark: GilCell<Option<Py<PyAny>>>,
-    /// Which dictionary that was, and its version then.
+    /// This thread's dictionary, and its version when the loop was last seen to be the running one.
     seen: GilValue<(usize, u64)>,
 }
 
 impl Home {
     pub(crate) fn new(event_loop: Py<PyAny>) -> Self {
-        Self { event_loop, mark: GilCell::new(None), seen: GilValue::default() }
+        Self { event_loop, seen: GilValue::default() }
     }
 
     /// Refuses a call from another thread, from another loop, or from outside a running loop.
@@ -72,38 +71,23 @@ impl Home {
         if now.1 != 0 && now == self.seen.get(py) {
             return Ok(());
         }
-        self.check_mark(py, now)
+        self.check_running(py, now)
     }
 
-    #[cold]
-    fn check_mark(&self, py: Python<'_>, version: (usize, u64)) -> PyResult<()> {
-        let now = running_mark(py);
-        let same = match (self.mark.borrow(py).as_ref(), &now) {
-            (Some(mark), Some(now)) => mark.as_ptr() == now.as_ptr(),
-            _ => false,
-        };
-        if !same {
-            let running = py.import("asyncio")?.getattr("_get_running_loop")?.call0()?;
-            if !running.is(&self.event_loop) {
-                return Err(error::not_started(
-                    py,
-                    "the engine was started on another event loop or thread; call it from a coroutine on that loop",
-                ));
-            }
-            let now = now.map(|now| now.to_owned().unbind());
-            let before = std::mem::replace(&mut *self.mark.borrow_mut(py), now);
-            drop(before);
+    fn check_running(&self, py: Python<'_>, version: (usize, u64)) -> PyResult<()> {
+        static ASK: PyOnceLock<Function> = PyOnceLock::new();
+        let ask = ASK.get_or_try_init(py, || {
+            let ask = py.import("asyncio")?.getattr("_get_running_loop")?;
+            PyResult::Ok(Function::new(py, ask.unbind()))
+        })?;
+        if ask.call(py, [])?.is(&self.event_loop) {
+            self.seen.set(py, version);
+            return Ok(());
         }
-        self.seen.set(py, version);
-        Ok(())
-    }
-
-    pub(crate) fn traverse(&self, visit: pyo3::PyVisit<'_>) -> Result<(), pyo3::PyTraverseError> {
-        visit.call(&self.event_loop)?;
-        match self.mark.in_traverse() {
-            Some(mark) => visit.call(mark.as_ref()),
-            None => Ok(()),
-        }
+        Err(error::not_started(
+            py,
+            "the engine was started on another event loop or thread; call it from a coroutine on that loop",
+        ))
     }
 
     pub(crate) fn create_task<'py>(
@@ -141,48 +125,19 @@ impl Home {
     }
 }
 
-/// This thread's dictionary and its version, which every change to it changes; 0 where an interpreter has none.
+/// This thread's dictionary and its version, which every change to it changes; 0 where an interpreter keeps none, as
+/// CPython does from 3.13 on.
 #[inline]
 fn version(_py: Python<'_>) -> (usize, u64) {
+    #[cfg(Py_3_13)]
+    return (0, 0);
+    #[cfg(not(Py_3_13))]
     #[expect(unsafe_code, reason = "looking the loop up takes 10 ns more")]
+    #[cfg_attr(Py_3_12, expect(deprecated, reason = "still kept up to date by 3.12"))]
     // SAFETY: gives a borrowed dictionary or null.
     unsafe {
-        let dictionary = ffi::PyThreadState_GetDict();
-        if dictionary.is_null() { (0, 0) } else { (dictionary.addr(), version_tag(dictionary)) }
-    }
-}
-
-#[cfg(not(Py_3_14))]
-#[expect(unsafe_code, reason = "as for `version`")]
-#[cfg_attr(Py_3_12, expect(deprecated, reason = "there up to 3.13, and this module is built for one version"))]
-#[inline]
-unsafe fn version_tag(dictionary: *mut ffi::PyObject) -> u64 {
-    // SAFETY: the caller's object is a live dictionary.
-    unsafe { (*dictionary.cast::<ffi::PyDictObject>()).ma_version_tag }
-}
-
-#[cfg(Py_3_14)]
-#[expect(unsafe_code, reason = "as for `version`")]
-#[inline]
-unsafe fn version_tag(_dictionary: *mut ffi::PyObject) -> u64 {
-    0
-}
-
-/// What this thread's dictionary says about its running loop. It is another object for each run of a loop, so an
-/// unchanged one means an unchanged loop; where an interpreter keeps it elsewhere there is none, and asyncio is asked.
-fn running_mark<'py>(py: Python<'py>) -> Option<Borrowed<'py, 'py, PyAny>> {
-    static KEY: PyOnceLock<Py<PyString>> = PyOnceLock::new();
-    let key = KEY.get_or_init(py, || PyString::intern(py, "__asyncio_running_event_loop__").unbind());
-    #[expect(unsafe_code, reason = "asking asyncio takes a system call on 3.11")]
-    // SAFETY: both calls give borrowed references or null and leave no error for a string key; the dictionary keeps the
-    // value until the loop stops, which cannot happen before the comparison that follows.
-    unsafe {
-        let dictionary = ffi::PyThreadState_GetDict();
-        if dictionary.is_null() {
-            return None;
-        }
-        let found = ffi::PyDict_GetItemWithError(dictionary, key.as_ptr());
-        if found.is_null() { None } else { Some(Borrowed::from_ptr(py, found)) }
+        let dictionary: *mut ffi::PyDictObject = ffi::PyThreadState_GetDict().cast();
+        if dictionary.is_null() { (0, 0) } else { (dictionary.addr(), (*dictionary).ma_version_tag) }
     }
 }
 
