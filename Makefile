@@ -25,7 +25,7 @@ help: ## list the targets
 demo: $(VENV)/.installed ## run every CDNOW purchase through a store, with a kill -9 on the way, and check the sums
 	$(BIN)/python examples/cdnow.py demo
 
-test: check rust-tests python-tests ## build the wheel, install it, lint, check types, run all tests
+test: check python-tests rust-tests ## build the wheel, install it, lint, check types, run all tests
 
 prove: $(VENV)/.installed $(VENV)/.bench ## check every claim, print a row for each: figure, bound, cases, PASS or FAIL
 	$(BIN)/python tools/prove.py

@@ -12,7 +12,14 @@ import msgspec
 
 from ego._behaviors import AnyBehavior, EventSourcedBehavior
 from ego._config import check_entity_id, check_int, check_name, check_seconds
-from ego._errors import ConfigError, EgoError, EngineNotStartedError, EntityNotFoundError, KindConflictError
+from ego._errors import (
+    ConfigError,
+    EgoError,
+    EngineNotStartedError,
+    EntityNotFoundError,
+    KindConflictError,
+    StorageError,
+)
 from ego._kinds import Kind
 from ego._logging import log_opened, logger
 from ego._registry import Registered, Registry, check_behaviors
@@ -40,6 +47,8 @@ class StopReport(msgspec.Struct, frozen=True):
     """Commands whose handler had not returned."""
     waiting: int
     """Commands whose events the disk had not confirmed; they may be stored."""
+    failure: StorageError | None = None
+    """The failed write after which the store took no more; whoever it concerned was told."""
 
 
 class Engine:
@@ -106,6 +115,7 @@ class Engine:
         """Refuses new commands, finishes the accepted ones, and closes the store.
 
         What is not finished within `timeout` seconds is left and counted in the report; the store is closed anyway.
+        A store that took no more writes is said so in the report: a start goes on from what the disk holds.
         """
         deadline = check_seconds("timeout", timeout)
         self._check_started()
@@ -116,6 +126,7 @@ class Engine:
             raise EngineNotStartedError(f"engine {self._name!r} was started on another event loop; stop it there")
         self._phase = "stopping"
         left: dict[str, int] = {}
+        failure: StorageError | None = None
         try:
             self._native.refuse_outside()
             try:
@@ -129,9 +140,12 @@ class Engine:
         finally:
             try:
                 await self._store.close()
+            except StorageError as error:
+                logger().error("engine %s: the store was closed after a failure: %s", self._name, error)
+                failure = error
             finally:
                 self._phase, self._loop = "stopped", None
-        return StopReport(finished=not any(left.values()), **left)
+        return StopReport(finished=not any(left.values()) and failure is None, failure=failure, **left)
 
     async def __aenter__(self) -> Self:
         await self.start()

@@ -29,6 +29,13 @@ impl EntityKey {
         Self { kind, id, hash }
     }
 
+    /// Whether both name the same entity; quick where both come from one live entity.
+    #[must_use]
+    #[inline]
+    pub fn is(&self, other: &Self) -> bool {
+        (Arc::ptr_eq(&self.id, &other.id) && Arc::ptr_eq(&self.kind, &other.kind)) || self == other
+    }
+
     /// The stable hash of the id: its remainder by the store's shard count is the entity's shard.
     #[must_use]
     pub fn hash(&self) -> u64 {

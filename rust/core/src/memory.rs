@@ -80,13 +80,10 @@ impl MemoryJournal {
 
 impl Inner {
     fn find(&self, entity: &EntityKey) -> Option<u32> {
-        self.by_key.find(entity.hash(), |&n| self.entities.get(n as usize).is_some_and(|e| e.key == *entity)).copied()
+        self.by_key.find(entity.hash(), |&n| self.entities.get(n as usize).is_some_and(|e| e.key.is(entity))).copied()
     }
 
-    fn find_or_insert(&mut self, entity: &EntityKey) -> u32 {
-        if let Some(n) = self.find(entity) {
-            return n;
-        }
+    fn insert(&mut self, entity: &EntityKey) -> u32 {
         let n = u32::try_from(self.entities.len()).unwrap_or(u32::MAX);
         self.entities.push(Entity { key: entity.clone(), events: Vec::new() });
         let entities = &self.entities;
@@ -99,6 +96,11 @@ impl Inner {
     }
 
     fn name_number(&mut self, name: &str) -> u32 {
+        // Events of one type tend to follow each other.
+        let last = self.events.last().map_or(0, |event| event.name);
+        if self.names.get(last as usize).is_some_and(|held| **held == *name) {
+            return last;
+        }
         if let Some(&n) = self.name_numbers.get(name) {
             return n;
         }
@@ -144,7 +146,8 @@ impl Journal for MemoryJournal {
         self.check_process()?;
         let now = self.door.wall_nanos();
         let mut inner = self.inner.lock();
-        let held = inner.revision(unit.entity);
+        let found = inner.find(unit.entity);
+        let held = found.and_then(|n| inner.entities.get(n as usize)).map_or(0, |e| e.events.len() as u64);
         if held + 1 != unit.first_revision {
             return Err(StoreError::Conflict {
                 kind: Arc::clone(&unit.entity.kind),
@@ -155,7 +158,7 @@ impl Journal for MemoryJournal {
         }
         let time = now.max(inner.time);
         inner.time = time;
-        let entity = inner.find_or_insert(unit.entity);
+        let entity = found.unwrap_or_else(|| inner.insert(unit.entity));
         for (record, revision) in unit.records.iter().zip(unit.first_revision..) {
             let name = inner.name_number(record.name);
             let (block, start) = inner.keep(record.payload);
