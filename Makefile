@@ -4,6 +4,7 @@ VENV ?= .venv
 PYTEST ?= tests
 
 BIN := $(VENV)/bin
+TARGET := $(abspath $(or $(CARGO_TARGET_DIR),target))
 SOURCES := Cargo.toml Cargo.lock pyproject.toml $(shell find rust python -name '*.rs' -o -name '*.toml' -o -name '*.py' -o -name '*.pyi')
 REQUIREMENTS := $(wildcard requirements/build.txt requirements/check.txt requirements/test.txt)
 
@@ -17,7 +18,7 @@ endif
 export PYTHONDONTWRITEBYTECODE := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test prove check rust-tests python-tests bench soak wheel
+.PHONY: help demo test prove check rust-tests python-tests bench sabotage soak wheel
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(firstword $(MAKEFILE_LIST)) | expand -t 14
@@ -29,6 +30,9 @@ test: check python-tests rust-tests ## build the wheel, install it, lint, check 
 
 prove: $(VENV)/.installed $(VENV)/.bench ## check every claim, print a row for each: figure, bound, cases, PASS or FAIL
 	$(BIN)/python tools/prove.py
+
+sabotage: $(VENV)/.tools $(VENV)/.cargo ## break eight promises on purpose and show which test notices each
+	$(BIN)/python tools/sabotage.py
 
 soak: $(VENV)/.installed $(VENV)/.bench ## check every claim for longer, with 10,000 kills
 	$(BIN)/python tools/prove.py --soak
@@ -51,10 +55,15 @@ python-tests: $(VENV)/.installed ## run the Python tests on the installed wheel;
 bench: $(VENV)/.installed $(VENV)/.bench ## measure everything beside its baseline, print the ratios
 	$(BIN)/python benches/run.py $(if $(BASE),--base $(BASE))
 
-wheel: $(VENV)/.tools $(VENV)/.cargo ## build the wheel and the sdist into dist/
+wheel: $(VENV)/.tools $(VENV)/.cargo ## build the wheel and the sdist into dist/, and install each with pip
 	rm -rf dist
 	$(BIN)/maturin build --release --locked --interpreter $(BIN)/python --out dist
 	$(BIN)/maturin sdist --out dist
+	for package in dist/*; do \
+		$(BIN)/python -m venv --clear $(VENV)/fresh && \
+		CARGO_TARGET_DIR=$(TARGET) $(VENV)/fresh/bin/python -m pip install --quiet $$package && \
+		$(VENV)/fresh/bin/python -I -c "import ego; print('$$package installs ego', ego.__version__)" || exit 1; \
+	done
 
 $(VENV)/.installed: $(SOURCES) $(VENV)/.tools | $(VENV)/.cargo
 	rm -rf $(VENV)/wheel

@@ -9,14 +9,25 @@ from collections.abc import Awaitable, Callable, Coroutine
 from datetime import datetime
 from os import PathLike
 from types import GenericAlias
-from typing import Any, Generic, TypeVar, final
+from typing import Any, Generic, Literal, TypeVar, final
 
-__all__ = ["Context", "Engine", "EntityRef", "KindSpec", "Store", "__version__", "after_fork_in_child", "context"]
+__all__ = [
+    "Context",
+    "Engine",
+    "EntityRef",
+    "KindSpec",
+    "Store",
+    "__profile__",
+    "__version__",
+    "after_fork_in_child",
+    "context",
+]
 
 _C = TypeVar("_C", contravariant=True)
 _S = TypeVar("_S", covariant=True)
 
 __version__: str
+__profile__: Literal["debug", "release"]
 
 def context() -> Context: ...
 def after_fork_in_child() -> None: ...

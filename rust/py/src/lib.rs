@@ -30,6 +30,7 @@ fn _native(py: Python<'_>, module: &Bound<'_, PyModule>) -> PyResult<()> {
     fast::init(py)?;
     entity_ref::init(py)?;
     module.add("__version__", env!("CARGO_PKG_VERSION"))?;
+    module.add("__profile__", if cfg!(debug_assertions) { "debug" } else { "release" })?;
     module.add_class::<store::Store>()?;
     module.add_class::<kind::KindSpec>()?;
     module.add_class::<engine::Engine>()?;
