@@ -84,7 +84,7 @@ pub trait Door: Debug + Send + Sync {
     fn kind(&self, path: &Path) -> io::Result<PathKind>;
     /// Makes one directory; its parent exists.
     fn create_dir(&self, path: &Path) -> io::Result<()>;
-    /// The names in a directory, sorted.
+    /// The paths of what is in a directory, sorted.
     fn list(&self, path: &Path) -> io::Result<Vec<PathBuf>>;
     /// Puts `from` in the place of `to`, atomically.
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()>;

@@ -443,3 +443,53 @@ fn moved(address: Address, undecided: &Held, place: &Place) -> Address {
         None => address,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::Log;
+    use super::*;
+    use crate::io::sim::{Crash, SimDoor};
+    use crate::journal::{EntityKey, Journal, Outcome, Read};
+    use crate::journal::{Record, Unit};
+
+    fn open(door: &SimDoor) -> Log {
+        let options = LogOptions { idle_mark_millis: 0, ..LogOptions::default() };
+        Log::open(Arc::new(door.clone()), Path::new("/data/s"), options).unwrap()
+    }
+
+    fn store(log: &Log, first_revision: u64) {
+        let (ring, bell) = std::sync::mpsc::sync_channel(16);
+        log.on_settled(Arc::new(move || ring.try_send(()).unwrap_or_default()));
+        let entity = EntityKey::new(Arc::from("Account"), Arc::from("a"));
+        let records = [Record { name: "E", version: 1, payload: b"x" }];
+        let ticket = log.append(&Unit { entity: &entity, first_revision, records: &records }).unwrap();
+        log.kick();
+        while log.settled() < ticket {
+            bell.recv().unwrap();
+        }
+        assert!(matches!(log.outcome(ticket), Outcome::Stored));
+    }
+
+    #[test]
+    fn a_copied_batch_keeps_its_links_where_the_checkpoint_knew_of_it_already() {
+        let door = SimDoor::new(1);
+        let log = open(&door);
+        store(&log, 1);
+        let reach = log.shared.reach();
+        store(&log, 2);
+        // A commit came in while the heads were copied: they hold the batch that is undecided after the crash.
+        checkpoint::write(&door, &log.shared.path, log.shared.store, &reach, &log.shared.heads).unwrap();
+        door.crash();
+        drop(log);
+        let log = open(&door.after_crash(Crash::HARSH, 1));
+        assert!(log.opened().undecided_copied);
+        let mut revisions = Vec::new();
+        let entity = EntityKey::new(Arc::from("Account"), Arc::from("a"));
+        let read = log.read_entity(&entity, 1, &mut |event| {
+            revisions.push(event.revision);
+            Read::More
+        });
+        assert_eq!((read.unwrap(), revisions), (2, vec![1, 2]));
+        log.close().unwrap();
+    }
+}

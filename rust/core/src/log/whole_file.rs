@@ -49,7 +49,7 @@ impl FrameWriter {
     /// Writes the frame beside `path`, syncs it, puts it in its place and makes the name durable.
     ///
     /// # Errors
-    /// What the door says; then the old file is still there.
+    /// What the door says; then either file may be there, whole.
     pub fn replace(mut self, door: &dyn Door, path: &Path) -> io::Result<()> {
         let hash = xxh3_64(&self.0);
         self.u64(hash);
