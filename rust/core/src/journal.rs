@@ -144,7 +144,7 @@ pub trait Journal: Send + Sync {
     /// Registers what is called, from any thread and without arguments, after tickets have been settled.
     fn on_settled(&self, wake: Arc<dyn Fn() + Send + Sync>);
 
-    /// The failure that closed the journal to writing, if one did.
+    /// What closed the journal to writing, if anything did: a failed write, or a fork.
     fn poisoned(&self) -> Option<StoreError>;
 
     /// The entity's last durable revision; 0 where it has none.

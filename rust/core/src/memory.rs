@@ -188,7 +188,7 @@ impl Journal for MemoryJournal {
     fn on_settled(&self, _wake: Arc<dyn Fn() + Send + Sync>) {}
 
     fn poisoned(&self) -> Option<StoreError> {
-        None
+        self.check_process().err()
     }
 
     fn revision(&self, entity: &EntityKey) -> Result<u64> {

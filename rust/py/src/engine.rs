@@ -11,6 +11,7 @@ use crate::pending::{self, Then, Waiting};
 use crate::store::{self, Store};
 use crate::wake::{Bell, Home};
 use crate::{error, task, turn};
+use ego_core::StoreError;
 use ego_core::entities::slot::Entry;
 use ego_core::journal::{Journal, MAX_NAME_BYTES};
 use hashbrown::{HashMap, HashTable};
@@ -49,6 +50,17 @@ pub(crate) struct Run {
     pub(crate) last_batch: GilValue<u64>,
     /// The deadline that the timer is set to; 0 for none.
     pub(crate) nearest: GilValue<u64>,
+}
+
+impl Run {
+    /// Refuses a call from another loop or thread; in a forked child, where no loop runs, for what it is.
+    #[inline]
+    pub(crate) fn check_here(&self, py: Python<'_>) -> PyResult<()> {
+        self.home.check(py).map_err(|refused| match self.journal.poisoned() {
+            Some(forked @ StoreError::Forked { .. }) => error::storage(py, &forked),
+            _ => refused,
+        })
+    }
 }
 
 #[derive(Debug)]
@@ -330,7 +342,7 @@ impl Engine {
     /// An awaitable that is done once no command is queued, running or waiting for the disk.
     fn drained(&self, py: Python<'_>) -> PyResult<Py<PyAny>> {
         let run = self.running(py)?;
-        run.home.check(py)?;
+        run.check_here(py)?;
         pending::kick(py, &run);
         let answer = Answer::pending(py, &run.home.event_loop, Phase::Writing, 0)?;
         self.waiters.borrow_mut(py).push(answer.clone_ref(py));
@@ -379,7 +391,7 @@ impl Engine {
         let py = slf.py();
         let inner = slf.get();
         let run = inner.running(py)?;
-        run.home.check(py)?;
+        run.check_here(py)?;
         inner.check_open(py)?;
         let reference = Self::reference(slf, kind, entity_id)?;
         let entity = Arc::clone(&*reference.entity(py));

@@ -68,7 +68,7 @@ impl EntityRef {
         let engine = self.engine.bind(py);
         let run = engine.get().run.borrow(py);
         let Some(run) = &*run else { return Err(engine.get().not_started(py)) };
-        run.home.check(py)?;
+        run.check_here(py)?;
         body(At { py, engine, run, entity: &self.entity(py) })
     }
 }

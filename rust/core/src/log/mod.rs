@@ -332,7 +332,7 @@ impl Journal for Log {
     }
 
     fn poisoned(&self) -> Option<StoreError> {
-        self.shared.settlement.poisoned()
+        self.check_process().err().or_else(|| self.shared.settlement.poisoned())
     }
 
     fn revision(&self, entity: &EntityKey) -> Result<u64> {
