@@ -14,6 +14,8 @@ use std::sync::Arc;
 
 /// Bytes filled when a segment is made, and the smallest step after.
 pub const FIRST_FILL: u64 = 1 << 20;
+/// Bytes filled between two syncs while nobody waits: a commit's sync waits for that of a fill, so it is kept short.
+const PIECE: u64 = 128 << 10;
 /// The largest step.
 const LARGEST_FILL: u64 = 8 << 20;
 
@@ -209,11 +211,11 @@ impl Space {
     /// Does a [`Job::Fill`], in steps, so that the committer need not wait for all of it.
     pub fn fill(&self, store: &Path, to: u64) {
         loop {
-            let (active, file, from) = {
+            let (active, file, from, waited_for) = {
                 let state = self.state.lock();
-                (state.active, Arc::clone(&state.file), state.filled)
+                (state.active, Arc::clone(&state.file), state.filled, state.wanted)
             };
-            let step = to.min(from + FIRST_FILL);
+            let step = to.min(waited_for.max(from + PIECE));
             if from >= to {
                 return;
             }
