@@ -66,8 +66,7 @@ fn load_under_frame(py: Python<'_>, journal: &dyn Journal, entity: &Arc<Entity>)
     loop {
         let page = read_page(py, journal, entity, revision + 1)?;
         for event in &page.events {
-            let payload = page.bytes.get(event.start..event.end).unwrap_or_default();
-            state = replay(py, entity, &behavior, &state, event, payload)?;
+            state = replay(py, entity, &behavior, &state, event)?;
             revision = event.revision;
         }
         if let Some(unknown) = page.unknown {
@@ -80,33 +79,31 @@ fn load_under_frame(py: Python<'_>, journal: &dyn Journal, entity: &Arc<Entity>)
     Ok(Live { behavior: behavior.unbind(), state: state.unbind(), revision, last_ticket: 0 })
 }
 
-struct Page {
-    bytes: Vec<u8>,
-    events: Vec<PageEvent>,
+struct Page<'py> {
+    events: Vec<PageEvent<'py>>,
     /// What is raised once the events before it are folded.
     unknown: Option<PyErr>,
     last: u64,
 }
 
-struct PageEvent {
+struct PageEvent<'py> {
     revision: u64,
     decoder: usize,
-    start: usize,
-    end: usize,
+    payload: Bound<'py, PyBytes>,
 }
 
-/// Copies stored events, so that no lock of the journal is held while they are decoded.
-fn read_page(py: Python<'_>, journal: &dyn Journal, entity: &Entity, from: u64) -> PyResult<Page> {
-    let mut page = Page { bytes: Vec::new(), events: Vec::new(), unknown: None, last: 0 };
+/// Copies stored events, so that no lock of the journal is held while they are decoded. Making `bytes` runs no Python.
+fn read_page<'py>(py: Python<'py>, journal: &dyn Journal, entity: &Entity, from: u64) -> PyResult<Page<'py>> {
+    let mut page = Page { events: Vec::new(), unknown: None, last: 0 };
+    let mut bytes = 0;
     let read = journal.read_entity(&entity.key, from, &mut |event| {
         let Some(decoder) = entity.kind.decoder(event.name, event.version) else {
             page.unknown = Some(unknown_event(py, entity, event.name, event.version, event.revision));
             return Read::Enough;
         };
-        let start = page.bytes.len();
-        page.bytes.extend_from_slice(event.payload);
-        page.events.push(PageEvent { revision: event.revision, decoder, start, end: page.bytes.len() });
-        if page.bytes.len() < LOAD_BYTES { Read::More } else { Read::Enough }
+        bytes += event.payload.len();
+        page.events.push(PageEvent { revision: event.revision, decoder, payload: PyBytes::new(py, event.payload) });
+        if bytes < LOAD_BYTES { Read::More } else { Read::Enough }
     });
     page.last = read.map_err(|failure| error::storage(py, &failure))?;
     Ok(page)
@@ -133,12 +130,11 @@ fn replay<'py>(
     entity: &Entity,
     behavior: &Bound<'py, PyAny>,
     state: &Bound<'py, PyAny>,
-    event: &PageEvent,
-    payload: &[u8],
+    event: &PageEvent<'py>,
 ) -> PyResult<Bound<'py, PyAny>> {
     let kind = &entity.kind;
     let Some(decoder) = kind.decoder_at(event.decoder) else { return Ok(state.clone()) };
-    let decoded = decoder.decode.call(py, [&PyBytes::new(py, payload)]).map_err(|failure| {
+    let decoded = decoder.decode.call(py, [&event.payload]).map_err(|failure| {
         let message = format!("stored event {} cannot be decoded", event.revision);
         ours(py, failure, |_| Ok(error::about(py, "CodecError", &entity.key, &message)))
     })?;
