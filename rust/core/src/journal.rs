@@ -157,6 +157,7 @@ pub trait Journal: Send + Sync {
     fn kinds_of(&self, id: &str) -> Vec<Arc<str>>;
 
     /// Visits the entity's durable events from `from` (at least 1) in order of revision; returns the last durable revision.
+    /// No lock is held during a visit.
     ///
     /// # Errors
     /// `Io`, `Corrupt`, `Forked`, `Closed`.

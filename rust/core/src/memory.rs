@@ -141,6 +141,57 @@ impl Inner {
     }
 }
 
+/// An event copied out of the journal, so that it can be shown without a lock.
+struct Copied {
+    revision: u64,
+    position: u64,
+    time: u64,
+    name: Arc<str>,
+    version: u32,
+    payload: Vec<u8>,
+}
+
+impl Copied {
+    fn shown(&self) -> StoredEvent<'_> {
+        StoredEvent {
+            revision: self.revision,
+            position: self.position,
+            time: self.time,
+            name: &self.name,
+            version: self.version,
+            payload: &self.payload,
+        }
+    }
+}
+
+impl MemoryJournal {
+    /// The events of an entity that follow its first `skip`, up to some bytes, and its last revision.
+    fn page(&self, entity: &EntityKey, skip: usize) -> (Vec<Copied>, u64) {
+        let inner = self.inner.lock();
+        let Some(found) = inner.find(entity).and_then(|n| inner.entities.get(n as usize)) else {
+            return (Vec::new(), 0);
+        };
+        let mut bytes = 0;
+        let mut page = Vec::new();
+        for &index in found.events.iter().skip(skip) {
+            let (Some((_, event)), Some(at)) = (inner.stored(index), inner.events.get(index)) else { break };
+            bytes += event.payload.len();
+            page.push(Copied {
+                revision: event.revision,
+                position: event.position,
+                time: event.time,
+                name: inner.names.get(at.name as usize).map_or_else(|| Arc::from(event.name), Arc::clone),
+                version: event.version,
+                payload: event.payload.to_vec(),
+            });
+            if bytes > BLOCK_BYTES {
+                break;
+            }
+        }
+        (page, found.events.len() as u64)
+    }
+}
+
 impl Journal for MemoryJournal {
     fn append(&self, unit: &Unit<'_>) -> Result<Ticket> {
         self.check_process()?;
@@ -217,17 +268,19 @@ impl Journal for MemoryJournal {
         visit: &mut dyn FnMut(StoredEvent<'_>) -> Read,
     ) -> Result<u64> {
         self.check_process()?;
-        let inner = self.inner.lock();
-        let Some(found) = inner.find(entity).and_then(|n| inner.entities.get(n as usize)) else { return Ok(0) };
-        let skip = usize::try_from(from.saturating_sub(1)).unwrap_or(usize::MAX);
-        for &index in found.events.iter().skip(skip) {
-            if let Some((_, event)) = inner.stored(index)
-                && visit(event) == Read::Enough
-            {
-                break;
+        let mut next = usize::try_from(from.saturating_sub(1)).unwrap_or(usize::MAX);
+        loop {
+            let (page, last) = self.page(entity, next);
+            if page.is_empty() {
+                return Ok(last);
+            }
+            next += page.len();
+            for event in &page {
+                if visit(event.shown()) == Read::Enough {
+                    return Ok(last);
+                }
             }
         }
-        Ok(found.events.len() as u64)
     }
 
     fn read_from(&self, from: u64, visit: &mut dyn FnMut(&EntityKey, StoredEvent<'_>) -> Read) -> Result<()> {

@@ -86,12 +86,9 @@ impl Kind {
         }
     }
 
-    /// The place of the decoder of a stored event type.
-    pub(crate) fn decoder(&self, name: &str, version: u32) -> Option<usize> {
-        self.decoders.binary_search_by(|held| (&*held.name, held.version).cmp(&(name, version))).ok()
-    }
-
-    pub(crate) fn decoder_at(&self, index: usize) -> Option<&Decoder> {
+    /// The decoder of a stored event type.
+    pub(crate) fn decoder(&self, name: &str, version: u32) -> Option<&Decoder> {
+        let index = self.decoders.binary_search_by(|held| (&*held.name, held.version).cmp(&(name, version))).ok()?;
         self.decoders.get(index)
     }
 

@@ -9,15 +9,12 @@ use crate::entity::{Entity, Live};
 use crate::error;
 use crate::fast::attached;
 use ego_core::StoreError;
-use ego_core::journal::{Journal, Outcome, Read, Record, Ticket, Unit};
+use ego_core::journal::{Journal, Outcome, Read, Record, StoredEvent, Ticket, Unit};
 use pyo3::IntoPyObjectExt;
 use pyo3::exceptions::PyException;
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyList, PyString, PyTuple};
 use std::sync::Arc;
-
-/// Bytes of stored events that are read before they are folded.
-const LOAD_BYTES: usize = 8 << 20;
 
 /// What the journal says about a ticket.
 pub(crate) enum Fate {
@@ -63,53 +60,25 @@ fn load_under_frame(py: Python<'_>, journal: &dyn Journal, entity: &Arc<Entity>)
     let mut state = kind.initial_state.call(py, [&behavior])?;
     kind.check_state(&state, &entity.key, "initial_state")?;
     let mut revision = 0;
-    loop {
-        let page = read_page(py, journal, entity, revision + 1)?;
-        for event in &page.events {
-            state = replay(py, entity, &behavior, &state, event)?;
+    let mut folded = Ok(());
+    let read = journal.read_entity(&entity.key, 1, &mut |event| match replay(py, entity, &behavior, &state, &event) {
+        Ok(next) => {
+            state = next;
             revision = event.revision;
+            Read::More
         }
-        if let Some(unknown) = page.unknown {
-            return Err(unknown);
+        Err(failure) => {
+            folded = Err(failure);
+            Read::Enough
         }
-        if revision >= page.last {
-            break;
-        }
-    }
+    });
+    read.map_err(|failure| error::storage(py, &failure))?;
+    folded?;
     Ok(Live { behavior: behavior.unbind(), state: state.unbind(), revision, last_ticket: 0 })
 }
 
-struct Page<'py> {
-    events: Vec<PageEvent<'py>>,
-    /// What is raised once the events before it are folded.
-    unknown: Option<PyErr>,
-    last: u64,
-}
-
-struct PageEvent<'py> {
-    revision: u64,
-    decoder: usize,
-    payload: Bound<'py, PyBytes>,
-}
-
-/// Copies stored events, so that no lock of the journal is held while they are decoded. Making `bytes` runs no Python.
-fn read_page<'py>(py: Python<'py>, journal: &dyn Journal, entity: &Entity, from: u64) -> PyResult<Page<'py>> {
-    let mut page = Page { events: Vec::new(), unknown: None, last: 0 };
-    let mut bytes = 0;
-    let read = journal.read_entity(&entity.key, from, &mut |event| {
-        let Some(decoder) = entity.kind.decoder(event.name, event.version) else {
-            page.unknown = Some(unknown_event(py, entity, event.name, event.version, event.revision));
-            return Read::Enough;
-        };
-        bytes += event.payload.len();
-        page.events.push(PageEvent { revision: event.revision, decoder, payload: PyBytes::new(py, event.payload) });
-        if bytes < LOAD_BYTES { Read::More } else { Read::Enough }
-    });
-    page.last = read.map_err(|failure| error::storage(py, &failure))?;
-    Ok(page)
-}
-
-fn unknown_event(py: Python<'_>, entity: &Entity, name: &str, version: u32, revision: u64) -> PyErr {
+fn unknown_event(py: Python<'_>, entity: &Entity, event: &StoredEvent<'_>) -> PyErr {
+    let StoredEvent { name, version, revision, .. } = *event;
     let message =
         format!("event {revision} is stored as {name:?} version {version}, which no event type of this kind declares");
     let facts = (|| {
@@ -130,11 +99,11 @@ fn replay<'py>(
     entity: &Entity,
     behavior: &Bound<'py, PyAny>,
     state: &Bound<'py, PyAny>,
-    event: &PageEvent<'py>,
+    event: &StoredEvent<'_>,
 ) -> PyResult<Bound<'py, PyAny>> {
     let kind = &entity.kind;
-    let Some(decoder) = kind.decoder_at(event.decoder) else { return Ok(state.clone()) };
-    let decoded = decoder.decode.call(py, [&event.payload]).map_err(|failure| {
+    let Some(decoder) = kind.decoder(event.name, event.version) else { return Err(unknown_event(py, entity, event)) };
+    let decoded = decoder.decode.call(py, [&PyBytes::new(py, event.payload)]).map_err(|failure| {
         let message = format!("stored event {} cannot be decoded", event.revision);
         ours(py, failure, |_| Ok(error::about(py, "CodecError", &entity.key, &message)))
     })?;

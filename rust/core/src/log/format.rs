@@ -444,12 +444,13 @@ impl<'a> UnitView<'a> {
         Self::decode_head(bytes)
     }
 
-    /// Reads the whole unit at the start of a buffer in which its head has been verified.
+    /// The whole unit at the start of a buffer in which its head has been verified; whose it is has been seen then.
     ///
     /// # Errors
     /// What is wrong with it.
     pub fn decode_again(buf: &'a [u8]) -> Result<Self, Malformed> {
-        Self::uncommitted(buf.get(..claimed_unit_len(buf)).ok_or(Malformed("the unit is cut short"))?)
+        let bytes = buf.get(..claimed_unit_len(buf)).ok_or(Malformed("the unit is cut short"))?;
+        Ok(Self { bytes, head: unit_head_len(bytes), kind: "", id: "" })
     }
 
     /// Bytes of the unit.

@@ -87,6 +87,8 @@ struct Shared {
     chain: RwLock<Chain>,
     /// How far the log is durable.
     reach: Mutex<Reach>,
+    /// A buffer for the next reader.
+    spare: Mutex<Vec<u8>>,
     batches: AtomicU64,
     bytes: AtomicU64,
 }
@@ -197,6 +199,7 @@ impl Log {
             heads: Mutex::new(recovered.heads),
             chain: RwLock::new(recovered.chain),
             reach: Mutex::new(recovered.reach),
+            spare: Mutex::new(Vec::new()),
             batches: AtomicU64::new(0),
             bytes: AtomicU64::new(0),
         });

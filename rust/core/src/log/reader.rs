@@ -4,7 +4,7 @@
 //! not is an error with its place, never a shorter answer.
 
 use super::Shared;
-use super::format::{Address, Malformed, RECORD_EVENT, UNIT_HEADER, UnitView, claimed_unit_len, units_of};
+use super::format::{Address, Malformed, RECORD_EVENT, UNIT_HEADER, UnitView, claimed_unit_len, padded, units_of};
 use super::scan::{ScanPoint, Scanner};
 use super::segment;
 use super::window::{Direction, Windows};
@@ -17,7 +17,7 @@ const LARGE: u64 = 128 * 1024;
 /// How far apart units may stand to be read together.
 const CLOSE: u32 = 8 * 1024;
 /// The longest head of a unit.
-const LONGEST_HEAD: u64 = (UNIT_HEADER + 2 * MAX_NAME_BYTES + 8) as u64;
+const LONGEST_HEAD: u64 = padded(UNIT_HEADER + 2 * MAX_NAME_BYTES) as u64;
 
 /// Where a unit of the entity stands, and the stretch in which it was seen.
 #[derive(Clone, Copy)]
@@ -62,13 +62,16 @@ pub(super) fn read_entity(
 
 /// A stretch that holds the whole of a unit that [`find`] saw, and whose head is verified.
 fn whole(windows: &mut Windows<'_>, address: Address, window: usize) -> Result<usize> {
-    let seen = windows.from(window, address);
-    if seen.len() >= UNIT_HEADER && seen.len() >= claimed_unit_len(seen) {
+    let mut window = window;
+    if windows.from(window, address).len() < UNIT_HEADER {
+        // Its stretch was not kept; those of its neighbours were not either.
+        window = windows.load(address, LONGEST_HEAD, LARGE, Direction::Forward)?;
+    }
+    let len = claimed_unit_len(windows.from(window, address));
+    if windows.from(window, address).len() >= len {
         return Ok(window);
     }
-    let window = windows.load(address, LONGEST_HEAD, LARGE, Direction::Forward)?;
-    let len = claimed_unit_len(windows.from(window, address)) as u64;
-    let window = windows.load(address, len, LARGE, Direction::Forward)?;
+    let window = windows.load(address, len as u64, len as u64, Direction::Forward)?;
     UnitView::decode(windows.from(window, address)).map_err(|malformed| windows.corrupt(address, malformed))?;
     Ok(window)
 }
@@ -127,12 +130,15 @@ fn indexed(windows: &mut Windows<'_>, entity: &EntityKey, last: Address) -> Resu
     let mut found = Vec::new();
     let offsets = sidecar.offsets(entity.hash());
     let close = offsets.windows(2).all(|pair| matches!(pair, [a, b] if b.saturating_sub(*a) < CLOSE));
+    let mut size = if close { LARGE } else { LONGEST_HEAD };
     for &offset in offsets {
         let address = Address { segment: last.segment, offset };
-        let size = if close { LARGE } else { LONGEST_HEAD };
         let window = windows.load(address, LONGEST_HEAD, size, Direction::Forward)?;
         if is_of(&head(windows, window, address)?, entity) {
             found.push(Found { address, window });
+        }
+        if !close {
+            size = (claimed_unit_len(windows.from(window, address)) as u64).min(LARGE);
         }
     }
     Ok(found.last().is_some_and(|found| found.address == last).then_some(found))

@@ -11,6 +11,8 @@ use std::sync::Arc;
 
 /// Bytes kept for the way forwards; what is beyond is read again.
 const KEPT_BYTES: usize = 8 << 20;
+/// Bytes of a buffer that is kept for the next reader.
+const SPARE_BYTES: usize = 2 << 20;
 
 /// From which end of the stretch the next unit is wanted.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -39,12 +41,15 @@ pub(super) struct Windows<'a> {
     pub(super) shared: &'a Shared,
     source: Option<Source>,
     kept: Vec<Window>,
+    /// Memory that has been used before, so that its pages are there; what is read lies before `used`.
     buffer: Vec<u8>,
+    used: usize,
 }
 
 impl<'a> Windows<'a> {
     pub(super) fn new(shared: &'a Shared) -> Self {
-        Self { shared, source: None, kept: Vec::new(), buffer: Vec::new() }
+        let buffer = std::mem::take(&mut *shared.spare.lock());
+        Self { shared, source: None, kept: Vec::new(), buffer, used: 0 }
     }
 
     pub(super) fn corrupt(&self, address: Address, malformed: Malformed) -> StoreError {
@@ -87,19 +92,21 @@ impl<'a> Windows<'a> {
             Direction::Forward => (offset, (offset + size).min(end)),
             Direction::Backward => (least_end.saturating_sub(size).max(DATA_START).min(offset), least_end),
         };
-        if self.buffer.len() > KEPT_BYTES
+        if self.used > KEPT_BYTES
             && let Some(last) = self.kept.pop()
         {
-            self.buffer.truncate(last.held.start);
+            self.used = last.held.start;
         }
-        let from = self.buffer.len();
-        self.buffer.resize(from + usize::try_from(stop - start).unwrap_or(0), 0);
-        if let Err(error) = file.read_at(self.buffer.get_mut(from..).unwrap_or_default(), start) {
-            self.buffer.truncate(from);
+        let held = self.used..self.used + usize::try_from(stop - start).unwrap_or(0);
+        if self.buffer.len() < held.end {
+            self.buffer.resize(held.end, 0);
+        }
+        if let Err(error) = file.read_at(self.buffer.get_mut(held.clone()).unwrap_or_default(), start) {
             let path = segment::segment_path(&self.shared.path, address.segment);
             return Err(StoreError::io(path, "reading a segment", error));
         }
-        self.kept.push(Window { segment: address.segment, start, held: from..self.buffer.len() });
+        self.used = held.end;
+        self.kept.push(Window { segment: address.segment, start, held });
         Ok(self.kept.len() - 1)
     }
 
@@ -117,5 +124,13 @@ impl<'a> Windows<'a> {
             }
         };
         Ok(self.source.insert(source))
+    }
+}
+
+impl Drop for Windows<'_> {
+    fn drop(&mut self) {
+        self.buffer.truncate(SPARE_BYTES);
+        self.buffer.shrink_to(SPARE_BYTES);
+        *self.shared.spare.lock() = std::mem::take(&mut self.buffer);
     }
 }
