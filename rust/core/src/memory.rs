@@ -195,7 +195,7 @@ impl MemoryJournal {
 impl Journal for MemoryJournal {
     fn append(&self, unit: &Unit<'_>) -> Result<Ticket> {
         self.check_process()?;
-        let now = self.door.wall_nanos();
+        let now = self.door.wall_nanos_at_tick();
         let mut inner = self.inner.lock();
         let found = inner.find(unit.entity);
         let held = found.and_then(|n| inner.entities.get(n as usize)).map_or(0, |e| e.events.len() as u64);

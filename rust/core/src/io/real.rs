@@ -138,6 +138,12 @@ impl Door for RealDoor {
             .map_or(0, |since| u64::try_from(since.as_nanos()).unwrap_or(u64::MAX))
     }
 
+    fn wall_nanos_at_tick(&self) -> u64 {
+        let time = rustix::time::clock_gettime(rustix::time::ClockId::RealtimeCoarse);
+        let nanos = i128::from(time.tv_sec) * 1_000_000_000 + i128::from(time.tv_nsec);
+        u64::try_from(nanos).unwrap_or(0)
+    }
+
     fn random(&self, buf: &mut [u8]) {
         let mut filled = 0;
         while let Some(rest) = buf.get_mut(filled..).filter(|rest| !rest.is_empty()) {
