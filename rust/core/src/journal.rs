@@ -122,7 +122,8 @@ pub struct JournalStats {
     pub pending: u64,
 }
 
-/// A store of units.
+/// A store of units. An entity has one writer at a time: units of two who do not know of each other are told apart by
+/// their revisions alone.
 ///
 /// Safe to call from several threads. No call but [`close`](Journal::close) and the reads waits for a disk.
 pub trait Journal: Send + Sync {

@@ -233,3 +233,38 @@ fn damaged_derived_files_change_nothing_but_time() {
         }
     }
 }
+
+#[test]
+fn a_log_that_ends_before_what_its_checkpoint_knows_to_be_synced_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("s");
+    let log = open(&path).unwrap();
+    fill(&log, 20);
+    log.close().unwrap();
+    let segment = files(&path, "seg").pop().unwrap();
+    let whole = std::fs::read(&segment).unwrap();
+    // Zeros look like a place that was never written; the checkpoint of the orderly close says that it was.
+    for kept in [DATA_START, DATA_START + 5 * 704] {
+        let mut bytes = whole.clone();
+        bytes[kept..].fill(0);
+        std::fs::write(&segment, bytes).unwrap();
+        match open(&path) {
+            Err(StoreError::Corrupt { path, .. }) => assert_eq!(path, segment),
+            other => panic!("{other:?}"),
+        }
+    }
+    std::fs::write(&segment, whole).unwrap();
+    let log = open(&path).unwrap();
+    assert_eq!(read(&log).unwrap().len(), 20);
+    log.close().unwrap();
+}
+
+#[test]
+fn another_program_s_directory_is_left_alone() {
+    let dir = tempfile::tempdir().unwrap();
+    for name in ["LOCK", "CURRENT", "000003.log"] {
+        std::fs::write(dir.path().join(name), b"theirs").unwrap();
+    }
+    assert!(matches!(open(dir.path()), Err(StoreError::Format { .. })));
+    assert_eq!(std::fs::read(dir.path().join("LOCK")).unwrap(), b"theirs");
+}

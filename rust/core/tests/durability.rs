@@ -227,3 +227,38 @@ fn an_idle_log_proves_its_last_batch_with_a_mark() {
     assert_eq!(again.seen("a").0, 1);
     again.log.close().unwrap();
 }
+
+#[test]
+fn a_committer_that_ends_unexpectedly_poisons_the_log_instead_of_hanging() {
+    let story = Story::new();
+    story.store("a", 1);
+    story.log.on_settled(Arc::new(|| panic!("a waker that breaks its promise")));
+    let broken = story.append("a", 2, b"payload").unwrap();
+    assert!(matches!(story.outcome(broken), Outcome::Stored));
+    while story.log.poisoned().is_none() {
+        std::thread::yield_now();
+    }
+    assert!(matches!(story.append("a", 3, b"payload"), Err(StoreError::Poisoned { .. })));
+    assert!(matches!(story.log.close(), Err(StoreError::Poisoned { .. })));
+    let again = Story::on(story.door.clone());
+    assert_eq!(again.seen("a").0, 2);
+    again.log.close().unwrap();
+}
+
+#[test]
+fn a_look_ahead_that_fails_does_not_poison_a_log_that_has_room() {
+    let options =
+        LogOptions { segment_bytes: 64 << 10, max_unit_bytes: 16 << 10, idle_mark_millis: 0, ..LogOptions::default() };
+    let story = Story::with(SimDoor::new(5), options);
+    let armed = story.door.fail(Selector::call(Call::Open).on("#.seg.next"), 1, Fault::Eio, Times::ForEver);
+    for revision in 1..=40 {
+        let ticket = story.append("a", revision, &[7; 1000]).unwrap();
+        assert!(matches!(story.outcome(ticket), Outcome::Stored), "{revision}");
+    }
+    story.door.disarm(armed);
+    for revision in 41..=100 {
+        let ticket = story.append("a", revision, &[7; 1000]).unwrap();
+        assert!(matches!(story.outcome(ticket), Outcome::Stored), "{revision}");
+    }
+    story.log.close().unwrap();
+}

@@ -1,8 +1,7 @@
 //! The real door: the operating system.
 
 use super::{Door, File, Lock, LockOutcome, Mode, PathKind};
-use std::io::{self, Read, Seek, SeekFrom, Write};
-use std::os::fd::OwnedFd;
+use std::io::{self, Read};
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -47,21 +46,35 @@ impl File for RealFile {
 /// `flock` belongs to the open file description, which a fork shares: the child must close its copy, or the lock would
 /// outlive the owner.
 #[derive(Debug)]
-struct RealLock(parking_lot::Mutex<Option<OwnedFd>>);
+struct RealLock {
+    file: parking_lot::Mutex<Option<OsFile>>,
+    owner: u32,
+}
 
 impl Lock for RealLock {
     fn release(&self) {
-        drop(self.0.lock().take());
+        // Said by the owner, and not only closed: a child between fork and exec has a copy of the descriptor.
+        if let Some(file) = self.file.lock().take()
+            && self.owner == std::process::id()
+        {
+            let _ = file.unlock();
+        }
     }
 
     fn abandon(&self) {
         // A thread of the parent may have held the mutex at the fork; then the descriptor stays and the lock with it,
         // which is the safe side.
-        if let Some(mut held) = self.0.try_lock()
-            && let Some(fd) = held.take()
+        if let Some(mut held) = self.file.try_lock()
+            && let Some(file) = held.take()
         {
-            drop(fd);
+            drop(file);
         }
+    }
+}
+
+impl Drop for RealLock {
+    fn drop(&mut self) {
+        self.release();
     }
 }
 
@@ -126,10 +139,11 @@ impl Door for RealDoor {
             }
             Err(std::fs::TryLockError::Error(error)) => return Err(error),
         }
-        file.set_len(0)?;
-        file.seek(SeekFrom::Start(0))?;
-        writeln!(file, "{}", self.pid())?;
-        Ok(LockOutcome::Held(Box::new(RealLock(parking_lot::Mutex::new(Some(OwnedFd::from(file)))))))
+        // For whoever is refused. It is written over what is there, so that a full disk does not keep a store shut.
+        let pid = format!("{}\n", self.pid());
+        let _ = file.write_all_at(pid.as_bytes(), 0).and_then(|()| file.set_len(pid.len() as u64));
+        let lock = RealLock { file: parking_lot::Mutex::new(Some(file)), owner: self.pid() };
+        Ok(LockOutcome::Held(Box::new(lock)))
     }
 
     fn wall_nanos(&self) -> u64 {

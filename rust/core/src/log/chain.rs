@@ -2,7 +2,7 @@
 
 use super::manifest::{Listed, Manifest, Seal, Segment};
 use super::segment;
-use super::sidecar::{self, Sidecar};
+use super::sidecar::Sidecar;
 use crate::error::{Result, StoreError};
 use crate::io::{Door, File, Mode};
 use parking_lot::Mutex;
@@ -79,20 +79,16 @@ impl Chain {
         Ok(file)
     }
 
-    /// The sidecar of a sealed segment; `None` where it is not there, or not of this segment.
-    ///
-    /// # Errors
-    /// `Io`.
-    pub fn sidecar(&self, door: &dyn Door, store: &Path, id: u32) -> Result<Option<Arc<Sidecar>>> {
+    /// The sidecar of a sealed segment; `None` where it cannot be read, or is not of this segment.
+    #[must_use]
+    pub fn sidecar(&self, door: &dyn Door, store: &Path, id: u32) -> Option<Arc<Sidecar>> {
         if let Some(sidecar) = keep(&mut self.sidecars.lock(), id) {
-            return Ok(Some(sidecar));
+            return Some(sidecar);
         }
-        let Some(segment) = self.get(id).filter(|s| s.seal.is_some()) else { return Ok(None) };
-        let path = sidecar::path(store, id);
-        let read = Sidecar::read(door, store, segment).map_err(|e| StoreError::io(path, "reading a sidecar", e))?;
-        let Some(sidecar) = read.map(Arc::new) else { return Ok(None) };
+        let segment = self.get(id).filter(|s| s.seal.is_some())?;
+        let sidecar = Arc::new(Sidecar::read(door, store, segment)?);
         add(&mut self.sidecars.lock(), OPEN_SIDECARS, id, Arc::clone(&sidecar));
-        Ok(Some(sidecar))
+        Some(sidecar)
     }
 }
 

@@ -7,7 +7,7 @@ use super::format::{Address, BATCH_HEADER, BatchHeader, SegmentHeader, batch_has
 use super::heads::{Head, Heads};
 use super::scan::ScanPoint;
 use super::whole_file::{FrameReader, FrameWriter};
-use crate::io::{Door, File, PathKind};
+use crate::io::{Door, File};
 use parking_lot::Mutex;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -78,25 +78,19 @@ pub fn write(door: &dyn Door, store: &Path, store_id: [u8; 16], reach: &Reach, h
     frame.replace(door, &path(store))
 }
 
-/// Reads the checkpoint of a store; `None` where there is none that can be used.
-///
-/// # Errors
-/// What the door says.
-pub fn read(door: &dyn Door, store: &Path, store_id: [u8; 16], shards: u16) -> io::Result<Option<Checkpoint>> {
-    let path = path(store);
-    if door.kind(&path)? != PathKind::File {
-        return Ok(None);
-    }
-    let Ok(mut frame) = FrameReader::read(door, &path, MAGIC)? else { return Ok(None) };
+/// Reads the checkpoint of a store; `None` where there is none that can be read and used.
+#[must_use]
+pub fn read(door: &dyn Door, store: &Path, store_id: [u8; 16], shards: u16) -> Option<Checkpoint> {
+    let mut frame = FrameReader::read(door, &path(store), MAGIC).ok()?.ok()?;
     if frame.id() != store_id {
-        return Ok(None);
+        return None;
     }
     let (segment, salt) = (frame.u32(), frame.u64());
     let last_batch = frame.u64();
     let point = ScanPoint { offset: frame.u64(), number: frame.u64(), previous: frame.u64() };
     let (position, time) = (frame.u64(), frame.u64());
     if frame.u32() != u32::from(shards) {
-        return Ok(None);
+        return None;
     }
     let shard_positions = (0..shards).map(|_| frame.u64()).collect();
     let mut heads = Heads::default();
@@ -106,10 +100,8 @@ pub fn read(door: &dyn Door, store: &Path, store_id: [u8; 16], shards: u16) -> i
         let address = Address { segment: frame.u32(), offset: frame.u32() };
         heads.set(&kind, &id, Head { revision, address });
     }
-    if frame.finish().is_err() {
-        return Ok(None);
-    }
-    Ok(Some(Checkpoint { reach: Reach { segment, salt, last_batch, point, position, time, shard_positions }, heads }))
+    frame.finish().ok()?;
+    Some(Checkpoint { reach: Reach { segment, salt, last_batch, point, position, time, shard_positions }, heads })
 }
 
 /// Whether the batch that a checkpoint reaches to is the one that stands in the segment.
@@ -123,7 +115,8 @@ pub fn describes(reach: &Reach, header: &SegmentHeader, file: &dyn File) -> io::
     if reach.last_batch == 0 {
         return Ok(reach.point == ScanPoint::start_of(header));
     }
-    if file.size()? < reach.point.offset {
+    let header_end = reach.last_batch.saturating_add(BATCH_HEADER as u64);
+    if header_end > reach.point.offset || file.size()? < reach.point.offset {
         return Ok(false);
     }
     let mut bytes = [0; BATCH_HEADER];

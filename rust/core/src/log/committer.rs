@@ -84,9 +84,7 @@ impl Committer {
     }
 
     fn poison(&self, error: &StoreError) {
-        let cause: Arc<str> = Arc::from(error.to_string());
-        self.shared.queue.refuse(StoreError::Poisoned { cause: Arc::clone(&cause) }, false);
-        self.shared.settlement.poison(cause);
+        self.shared.poison(&error.to_string());
     }
 
     fn commit(&mut self, pending: &Pending) -> Result<()> {

@@ -98,7 +98,7 @@ pub enum Origin {
     First,
     /// Its predecessor was full.
     Roll,
-    /// Its predecessor was not closed cleanly. Until the manifest names it, it counts for nothing.
+    /// Its predecessor was not closed cleanly.
     Recovery,
 }
 
@@ -175,7 +175,7 @@ impl SegmentHeader {
         if u32_at(buf, 8) != FORMAT_VERSION {
             return Err(Malformed("the segment has a format version that this build does not read"));
         }
-        if u32_at(buf, 20) != 0 {
+        if u32_at(buf, 16) != 0 || u32_at(buf, 20) != 0 {
             return Err(Malformed("the segment uses a feature that this build does not know"));
         }
         let origin = match buf.get(26) {

@@ -21,7 +21,10 @@ pub(super) fn run(shared: &Shared) {
             Job::Sealed(id) => {
                 // Derived files and spare zeros: the log opens without the one and with the other.
                 let _ = trim(shared, id);
-                let _ = write_sidecar(shared, id);
+                if let Err(damage @ StoreError::Corrupt { .. }) = write_sidecar(shared, id) {
+                    // Synced bytes are not what was written: nothing is acknowledged on such a disk.
+                    shared.poison(&damage.to_string());
+                }
                 let _ = write_manifest(shared);
             }
             Job::Checkpoint => {

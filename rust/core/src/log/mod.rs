@@ -38,6 +38,7 @@ use parking_lot::{Mutex, RwLock};
 use queue::Queue;
 use settlement::Settlement;
 use space::{Job, Space};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -96,6 +97,13 @@ struct Shared {
 impl Shared {
     fn reach(&self) -> Reach {
         self.reach.lock().clone()
+    }
+
+    /// Accepts and acknowledges nothing more.
+    fn poison(&self, cause: &str) {
+        let cause: Arc<str> = Arc::from(cause);
+        self.queue.refuse(StoreError::Poisoned { cause: Arc::clone(&cause) }, false);
+        self.settlement.poison(cause);
     }
 }
 
@@ -182,8 +190,14 @@ impl Log {
         let (file, _) = segment::open(&*door, path, active.id, Mode::Write)?;
         let used = recovered.reach.point.offset;
         let space = Space::new(&*door, path, active.id, recovered.filled, used, options.segment_bytes)?;
-        if let Some(sealed) = recovered.sealed {
-            space.ask(Job::Sealed(sealed));
+        for id in 1..active.id {
+            // What a crash or a full disk kept from being built is built now.
+            let indexed = door.kind(&sidecar::path(path, id)).is_ok_and(|kind| kind == PathKind::File);
+            if recovered.sealed == Some(id) || !indexed {
+                space.ask(Job::Sealed(id));
+            }
+        }
+        if recovered.sealed.is_some() {
             space.ask(Job::Checkpoint);
         }
         let opened_by = door.pid();
@@ -211,8 +225,22 @@ impl Log {
                 .map_err(|e| StoreError::io(path, "starting a thread", e))
         };
         let keeper = Arc::clone(&shared);
-        let housekeeper = spawn("ego-housekeeper", Box::new(move || housekeeper::run(&keeper)))?;
-        let committer = match spawn("ego-committer", Box::new(move || committer.run())) {
+        let housekeeper = spawn(
+            "ego-housekeeper",
+            Box::new(move || {
+                if catch_unwind(AssertUnwindSafe(|| housekeeper::run(&keeper))).is_err() {
+                    let ended = std::io::Error::other("the housekeeper ended unexpectedly; this is a bug");
+                    keeper.space.fail(&StoreError::io(&keeper.path, "keeping house", ended));
+                }
+            }),
+        )?;
+        let committing = Arc::clone(&shared);
+        let work = move || {
+            if catch_unwind(AssertUnwindSafe(|| committer.run())).is_err() {
+                committing.poison("the committer ended unexpectedly; this is a bug");
+            }
+        };
+        let committer = match spawn("ego-committer", Box::new(work)) {
             Ok(committer) => committer,
             Err(error) => {
                 shared.space.ask(Job::Stop);
@@ -275,10 +303,12 @@ fn enter_directory(door: &dyn Door, path: &Path) -> Result<()> {
     }
     let names = door.list(path).map_err(io)?;
     let ours = |name: &PathBuf| {
-        let fixed = ["LOCK", "MANIFEST", "MANIFEST.next"].iter().any(|known| name.ends_with(known));
+        let fixed = ["MANIFEST", "MANIFEST.next"].iter().any(|known| name.ends_with(known));
         fixed || segment::segment_id(name).is_some() || segment::is_prepared(name)
     };
-    if !names.is_empty() && !names.iter().any(ours) {
+    // A lock alone is what a crash leaves of a store that was being made.
+    let only_lock = names.len() == 1 && names.iter().all(|name| name.ends_with("LOCK"));
+    if !names.is_empty() && !only_lock && !names.iter().any(ours) {
         return Err(format("the directory holds other files and no ego log; choose an empty or a new directory"));
     }
     Ok(())
@@ -319,7 +349,10 @@ impl Journal for Log {
     }
 
     fn kick(&self) {
-        self.shared.queue.kick();
+        // In a forked child a thread of the parent may hold the queue for ever.
+        if self.check_process().is_ok() {
+            self.shared.queue.kick();
+        }
     }
 
     fn settled(&self) -> Ticket {
@@ -391,7 +424,9 @@ impl Journal for Log {
 
     fn close(&self) -> Result<()> {
         self.check_process()?;
-        let Some(threads) = self.threads.lock().take() else { return Ok(()) };
+        // Held to the end: whoever closes at the same time returns when it is closed.
+        let mut threads = self.threads.lock();
+        let Some(threads) = threads.take() else { return self.poisoned().map_or(Ok(()), Err) };
         self.closed.store(true, Ordering::Relaxed);
         self.shared.queue.refuse(StoreError::Closed, true);
         let committed = threads.committer.join();

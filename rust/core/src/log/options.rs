@@ -13,7 +13,7 @@ pub struct LogOptions {
     pub shards: u16,
     /// Bytes of a segment, 64 KiB to 2 GiB. Default 64 MiB.
     pub segment_bytes: u64,
-    /// Bytes that the events of one command may take, at most half a segment. Default 16 MiB.
+    /// Bytes that the events of one command may take, at most what a segment holds. Default 16 MiB.
     pub max_unit_bytes: u32,
     /// Bytes of log after which a checkpoint is written. Default 64 MiB.
     pub checkpoint_bytes: u64,

@@ -124,7 +124,7 @@ fn is_of(unit: &UnitView<'_>, entity: &EntityKey) -> bool {
 /// The units of an entity in a sealed segment, from its sidecar; `None` where the sidecar cannot say.
 fn indexed(windows: &mut Windows<'_>, entity: &EntityKey, last: Address) -> Result<Option<Vec<Found>>> {
     let shared = windows.shared;
-    let Some(sidecar) = shared.chain.read().sidecar(&*shared.door, &shared.path, last.segment)? else {
+    let Some(sidecar) = shared.chain.read().sidecar(&*shared.door, &shared.path, last.segment) else {
         return Ok(None);
     };
     let mut found = Vec::new();

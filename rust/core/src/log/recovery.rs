@@ -55,6 +55,8 @@ struct Recovery<'a> {
     options: &'a LogOptions,
     heads: Heads,
     reach: Reach,
+    /// How far a checkpoint says that syncs have covered the log, where its heads cannot be used.
+    proven: Option<Reach>,
     scanned_bytes: u64,
 }
 
@@ -127,8 +129,15 @@ pub(super) fn recover(
         return Err(corrupt(&Manifest::path(path), 0, "the store has no segments"));
     };
     let (store, shards) = (first.header.store, first.header.shards);
-    let mut recovery =
-        Recovery { door, path, options, heads: Heads::default(), reach: start_of(&first.header, 0), scanned_bytes: 0 };
+    let mut recovery = Recovery {
+        door,
+        path,
+        options,
+        heads: Heads::default(),
+        reach: start_of(&first.header, 0),
+        proven: None,
+        scanned_bytes: 0,
+    };
     recovery.load_checkpoint(store, shards, &segments)?;
     let first = recovery.reach.segment;
     for segment in segments.iter().filter(|s| s.seal.is_some() && s.header.id >= first) {
@@ -142,10 +151,16 @@ fn read_chain(door: &dyn Door, path: &Path, manifest: Option<&Manifest>, ids: &[
     let listed = manifest.map(|m| m.segments.as_slice()).unwrap_or_default();
     let last = ids.iter().copied().chain(listed.iter().map(|l| l.id)).max().unwrap_or(0);
     let mut segments: Vec<Segment> = Vec::new();
+    let mut size_before = 0;
     for id in 1..=last {
-        let (_, header) = segment::open(door, path, id, Mode::Read)?;
+        let (opened, header) = segment::open(door, path, id, Mode::Read)?;
         let file = segment::segment_path(path, id);
+        let size = opened.size().map_err(|e| StoreError::io(&file, "reading the size of a segment", e))?;
         if let Some(before) = segments.last_mut() {
+            if size_before < header.predecessor_end {
+                let cut = segment::segment_path(path, before.header.id);
+                return Err(corrupt(&cut, size_before, "the segment is shorter than its last batch"));
+            }
             let follows = header.predecessor == before.header.id && header.store == before.header.store;
             if !follows || header.shards != before.header.shards {
                 return Err(corrupt(&file, 0, "the segment does not continue the one before it"));
@@ -153,6 +168,7 @@ fn read_chain(door: &dyn Door, path: &Path, manifest: Option<&Manifest>, ids: &[
             before.seal = Some(Seal { end: header.predecessor_end, hash: header.predecessor_hash });
         }
         segments.push(Segment { header, seal: None });
+        size_before = size;
     }
     for (listed, segment) in listed.iter().zip(&segments) {
         let file = segment::segment_path(path, listed.id);
@@ -174,13 +190,18 @@ impl Recovery<'_> {
     fn load_checkpoint(&mut self, store: [u8; 16], shards: u16, segments: &[Segment]) -> Result<()> {
         let path = checkpoint::path(self.path);
         let io = |e| StoreError::io(&path, "reading the checkpoint", e);
-        let Some(read) = checkpoint::read(self.door, self.path, store, shards).map_err(io)? else { return Ok(()) };
-        let Some(segment) = segments.iter().find(|s| s.header.id == read.reach.segment) else { return Ok(()) };
+        let Some(read) = checkpoint::read(self.door, self.path, store, shards) else { return Ok(()) };
+        let Some(segment) = segments.iter().find(|s| s.header.id == read.reach.segment) else {
+            let missing = segment::segment_path(self.path, read.reach.segment);
+            return Err(corrupt(&missing, 0, "the segment is missing, and the checkpoint reaches into it"));
+        };
         let (file, header) = segment::open(self.door, self.path, read.reach.segment, Mode::Read)?;
         let within = segment.seal.is_none_or(|seal| read.reach.point.offset <= seal.end);
         if within && checkpoint::describes(&read.reach, &header, &*file).map_err(io)? {
             self.heads = read.heads;
             self.reach = read.reach;
+        } else if read.reach.salt == header.salt {
+            self.proven = Some(read.reach);
         }
         Ok(())
     }
@@ -276,6 +297,11 @@ impl Recovery<'_> {
         let end = scanner.point().offset;
         if let Some(later) = scanner.later_batch()? {
             let detail = format!("{}, and a later batch stands at offset {later}", scanner.stopped.0);
+            return Err(corrupt(&path, end, &detail));
+        }
+        if let Some(proven) = self.proven.as_ref().filter(|p| p.segment == active.header.id && end < p.point.offset) {
+            let synced = proven.point.offset;
+            let detail = format!("{}, and the checkpoint knows of a sync up to offset {synced}", scanner.stopped.0);
             return Err(corrupt(&path, end, &detail));
         }
         let io = |e| StoreError::io(&path, "reading a segment", e);

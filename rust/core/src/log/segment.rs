@@ -36,10 +36,17 @@ pub fn is_prepared(path: &Path) -> bool {
     is_leftover(path) && segment_id(&path.with_extension("")).is_some()
 }
 
-/// Whether the file is a leftover that counts for nothing.
+/// Whether the file is a leftover of ours that counts for nothing.
 #[must_use]
 pub fn is_leftover(path: &Path) -> bool {
-    path.extension().is_some_and(|extension| extension == "next")
+    let whole = path.with_extension("");
+    let ours = whole.ends_with("MANIFEST") || whole.ends_with("checkpoint") || is_numbered(&whole);
+    ours && path.extension().is_some_and(|extension| extension == "next")
+}
+
+fn is_numbered(path: &Path) -> bool {
+    let digits = path.file_stem().and_then(|stem| stem.to_str()).is_some_and(|stem| stem.parse::<u32>().is_ok());
+    digits && path.extension().is_some_and(|extension| extension == "seg" || extension == "idx")
 }
 
 /// Writes zeros from `from` to `to` and makes them durable, so that later commits overwrite bytes that exist.

@@ -10,8 +10,7 @@ use super::segment;
 use super::whole_file::{FrameReader, FrameWriter};
 use crate::entities::shard::entity_hash;
 use crate::error::{Result, StoreError};
-use crate::io::{Door, Mode, PathKind};
-use std::io;
+use crate::io::{Door, Mode};
 use std::path::{Path, PathBuf};
 
 const MAGIC: [u8; 8] = *b"EGOIDX\0\0";
@@ -39,23 +38,17 @@ impl Sidecar {
         self.offsets.get(first as usize..(first + count) as usize).unwrap_or_default()
     }
 
-    /// Reads the sidecar of a sealed segment; `None` where there is none that can be used.
-    ///
-    /// # Errors
-    /// What the door says.
-    pub fn read(door: &dyn Door, store: &Path, segment: &Segment) -> io::Result<Option<Self>> {
-        let path = path(store, segment.header.id);
-        if door.kind(&path)? != PathKind::File {
-            return Ok(None);
-        }
-        let Ok(mut frame) = FrameReader::read(door, &path, MAGIC)? else { return Ok(None) };
+    /// Reads the sidecar of a sealed segment; `None` where there is none that can be read and used.
+    #[must_use]
+    pub fn read(door: &dyn Door, store: &Path, segment: &Segment) -> Option<Self> {
+        let mut frame = FrameReader::read(door, &path(store, segment.header.id), MAGIC).ok()?.ok()?;
         let bound = frame.id() == segment.header.store
             && frame.u32() == segment.header.id
             && frame.u32() == segment.header.generation
             && frame.u64() == segment.header.salt
             && Some(frame.u64()) == segment.seal.map(|seal| seal.end);
         if !bound {
-            return Ok(None);
+            return None;
         }
         let mut entries = Vec::new();
         let mut units = 0u32;
@@ -64,7 +57,7 @@ impl Sidecar {
             entries.push((hash, units, count));
             units = units.saturating_add(count);
             if !frame.has_more() {
-                return Ok(None);
+                return None;
             }
         }
         let mut offsets = Vec::new();
@@ -72,7 +65,7 @@ impl Sidecar {
             offsets.push(frame.u32());
         }
         let whole = frame.finish().is_ok() && offsets.len() == units as usize && entries.is_sorted_by_key(|e| e.0);
-        Ok(whole.then_some(Self { entries, offsets }))
+        whole.then_some(Self { entries, offsets })
     }
 }
 

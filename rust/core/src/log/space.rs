@@ -46,7 +46,13 @@ struct State {
     next: Option<(u32, Arc<dyn File>)>,
     /// Whether the committer is starting the segment that it took: it must not be prepared a second time.
     rolling: bool,
-    failure: Option<StoreError>,
+    /// Why the active segment could not be filled. A full disk is tried again when the committer has to wait; anything else
+    /// stays.
+    fill_failure: Option<StoreError>,
+    /// Why the next segment could not be prepared; tried again when the committer needs it.
+    prepare_failure: Option<StoreError>,
+    /// Whether the housekeeper has ended before it was told to.
+    failed: bool,
     jobs: VecDeque<Job>,
     stopping: bool,
 }
@@ -75,7 +81,9 @@ impl Space {
             next_wanted: false,
             next: None,
             rolling: false,
-            failure: None,
+            fill_failure: None,
+            prepare_failure: None,
+            failed: false,
             jobs: VecDeque::new(),
             stopping: false,
         };
@@ -93,14 +101,22 @@ impl Space {
     /// `Full`, `Io`.
     pub fn ensure(&self, end: u64) -> Result<()> {
         let mut state = self.state.lock();
-        forget_full(&mut state)?;
-        while state.filled < end && state.failure.is_none() {
+        if let Some(failure) = state.fill_failure.clone()
+            && !matches!(failure, StoreError::Full { .. })
+        {
+            return Err(failure);
+        }
+        if state.filled >= end {
+            return Ok(());
+        }
+        state.fill_failure = None;
+        while state.filled < end && state.fill_failure.is_none() {
             state.wanted = end;
             self.changed.notify_all();
             self.changed.wait(&mut state);
         }
         state.wanted = 0;
-        if state.filled >= end { Ok(()) } else { state.failure.clone().map_or(Ok(()), Err) }
+        if state.filled >= end { Ok(()) } else { state.fill_failure.clone().map_or(Ok(()), Err) }
     }
 
     /// Notes how far the active segment is used, so that filling stays ahead.
@@ -118,14 +134,16 @@ impl Space {
     /// `Full`, `Io`.
     pub fn take_next(&self, id: u32) -> Result<Arc<dyn File>> {
         let mut state = self.state.lock();
-        forget_full(&mut state)?;
-        while state.next.as_ref().is_none_or(|(next, _)| *next != id) && state.failure.is_none() {
+        if !state.failed {
+            state.prepare_failure = None;
+        }
+        while state.next.as_ref().is_none_or(|(next, _)| *next != id) && state.prepare_failure.is_none() {
             state.next_wanted = true;
             self.changed.notify_all();
             self.changed.wait(&mut state);
         }
         state.next_wanted = false;
-        match (state.next.take(), &state.failure) {
+        match (state.next.take(), &state.prepare_failure) {
             (Some((_, file)), _) => {
                 state.rolling = true;
                 Ok(file)
@@ -193,18 +211,15 @@ impl Space {
         state.filled.saturating_add(state.filled.clamp(FIRST_FILL, LARGEST_FILL)).min(self.segment_bytes)
     }
 
-    /// What keeps ahead of the committer. After a failure nothing does until it is asked for: a full disk is not asked
-    /// again and again.
+    /// What keeps ahead of the committer. After a failure it is not tried again until the committer has to wait for it.
     fn ahead(&self, state: &State) -> Option<Job> {
-        if state.failure.is_some() {
-            return None;
-        }
         let left = state.filled.saturating_sub(state.used);
         let step = self.step(state);
-        if step > state.filled && left < (step - state.filled) / 2 {
+        if state.fill_failure.is_none() && step > state.filled && left < (step - state.filled) / 2 {
             return Some(Job::Fill(step));
         }
-        let prepare = state.next.is_none() && !state.rolling && state.used > self.segment_bytes / 2;
+        let wanted = state.prepare_failure.is_none() && state.next.is_none() && !state.rolling;
+        let prepare = wanted && state.used > self.segment_bytes / 2;
         prepare.then(|| Job::Prepare(state.active + 1))
     }
 
@@ -228,11 +243,11 @@ impl Space {
                 Ok(()) => state.filled = step,
                 Err(error) => {
                     let path = segment::segment_path(store, active);
-                    state.failure = Some(segment::space_or_io(store, &path, "filling a segment", error));
+                    state.fill_failure = Some(segment::space_or_io(store, &path, "filling a segment", error));
                 }
             }
             self.changed.notify_all();
-            if state.failure.is_some() {
+            if state.fill_failure.is_some() {
                 return;
             }
         }
@@ -244,19 +259,17 @@ impl Space {
         let mut state = self.state.lock();
         match outcome {
             Ok(file) => state.next = Some((id, file)),
-            Err(error) => state.failure = Some(error),
+            Err(error) => state.prepare_failure = Some(error),
         }
         self.changed.notify_all();
     }
-}
 
-/// Forgets that the disk was full, so that it is tried again; any other failure stays.
-fn forget_full(state: &mut State) -> Result<()> {
-    match state.failure.take() {
-        None | Some(StoreError::Full { .. }) => Ok(()),
-        Some(failure) => {
-            state.failure = Some(failure.clone());
-            Err(failure)
-        }
+    /// Lets nobody wait for a housekeeper that has ended.
+    pub fn fail(&self, failure: &StoreError) {
+        let mut state = self.state.lock();
+        state.fill_failure = Some(failure.clone());
+        state.prepare_failure = Some(failure.clone());
+        state.failed = true;
+        self.changed.notify_all();
     }
 }

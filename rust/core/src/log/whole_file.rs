@@ -11,6 +11,8 @@ use xxhash_rust::xxh3::xxh3_64;
 
 const PREFIX: usize = 12;
 const HASH: usize = 8;
+/// No frame is larger; a checkpoint that would be is not written, and a file that is, is no frame.
+const LARGEST: u64 = 1 << 30;
 
 /// Builds the content of a frame.
 #[derive(Debug)]
@@ -51,6 +53,9 @@ impl FrameWriter {
     /// # Errors
     /// What the door says; then either file may be there, whole.
     pub fn replace(mut self, door: &dyn Door, path: &Path) -> io::Result<()> {
+        if self.0.len() as u64 > LARGEST - HASH as u64 {
+            return Err(io::ErrorKind::FileTooLarge.into());
+        }
         let hash = xxh3_64(&self.0);
         self.u64(hash);
         let mut beside = path.as_os_str().to_owned();
@@ -82,10 +87,14 @@ impl FrameReader {
     /// What the door says.
     pub fn read(door: &dyn Door, path: &Path, magic: [u8; 8]) -> io::Result<Result<Self, &'static str>> {
         let file = door.open(path, Mode::Read)?;
-        let size = usize::try_from(file.size()?).unwrap_or(usize::MAX);
-        if size < PREFIX + HASH {
+        let size = file.size()?;
+        if size < (PREFIX + HASH) as u64 {
             return Ok(Err("the file is cut short"));
         }
+        if size > LARGEST {
+            return Ok(Err("the file is larger than any of its kind"));
+        }
+        let size = usize::try_from(size).unwrap_or(0);
         let mut bytes = vec![0; size];
         file.read_at(&mut bytes, 0)?;
         let (content, hash) = bytes.split_at(size - HASH);
