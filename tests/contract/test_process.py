@@ -12,6 +12,9 @@ import ego
 import uvloop
 from egotest.bank import Account, Balance, Deposit, Do, Gate
 
+# Whoever runs the tests in the background may have switched Ctrl-C off.
+signal.signal(signal.SIGINT, signal.default_int_handler)
+
 def store():
     return ego.LogStore(sys.argv[1]) if sys.argv[1] else ego.MemoryStore()
 
