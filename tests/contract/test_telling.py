@@ -136,3 +136,36 @@ def test_the_context_cannot_be_changed(store: Store, run: Run) -> None:
             assert await bank.get(Account, "a").send(Look()) == (Balance(0), 0)
 
     run(main())
+
+
+async def deposited(amount: int) -> Deposited:
+    return Deposited(amount)
+
+
+@pytest.mark.parametrize("target", ["a", "b"])
+@pytest.mark.parametrize("live", [False, True])
+@pytest.mark.parametrize("coroutine", [False, True])
+def test_what_is_told_to_an_async_handler_runs(
+    store: Store, run: Run, target: str, live: bool, coroutine: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def main() -> None:
+        async with engine(store) as bank:
+            other = bank.get(Account, target)
+            if live:
+                await other.send(Look())
+
+            def tell(_: Account) -> Any:
+                other.tell(Do(lambda _: deposited(7)))
+                return deposited(1) if coroutine else Deposited(1)
+
+            await bank.get(Account, "a").send(Do(tell))
+            for _ in range(1_000):
+                if (await other.state())[0].amount >= 7:
+                    break
+                await turns()
+            assert await other.send(Deposit(1)) == (Balance(9 if target == "a" else 8), 3 if target == "a" else 2)
+            assert (await bank.stop()).finished
+
+    with caplog.at_level(logging.WARNING, logger="ego"):
+        run(main())
+    assert not caplog.records

@@ -21,15 +21,28 @@ impl<'py> At<'_, 'py> {
         let Self { py, engine, run, entity } = self;
         let Deferred { live, awaitable, tells, generation } = deferred;
         let ticket = live.last_ticket;
-        let scope = Context::open(py, entity, live.revision, tells)?;
-        wake::within(&context, || Context::enter(&scope, py))??;
+        // A copy: whoever delivers what was told has entered the sender's context already.
+        let prepared = context.call_method0(intern!(py, "copy")).and_then(|context| {
+            let scope = Context::open(py, entity, live.revision, tells)?;
+            wake::within(&context, || Context::enter(&scope, py))??;
+            Ok((context.unbind(), scope))
+        });
         answer.advance(py, Phase::Running);
         entity.put(py, live, generation);
-        let (held, context) = (answer.clone_ref(py), context.unbind());
+        let (context, scope) = match prepared {
+            Ok(prepared) => prepared,
+            Err(failure) => {
+                let discarded = discard(&awaitable);
+                let ended = Ended { ticket, generation, value: Err(failure), tells: Vec::new() };
+                let concluded = self.conclude(answer, ended, false);
+                return self.pass_on().and(concluded).and(discarded);
+            }
+        };
+        let held = answer.clone_ref(py);
         let awaitable = awaitable.unbind();
         engine.get().begin(py, entity, Running { answer: held, awaitable, started: false, context, scope, generation });
-        pending::arm(py, engine.get(), run, answer.deadline(py))?;
-        match fate(&*run.journal, ticket) {
+        let armed = pending::arm(py, engine.get(), run, answer.deadline(py));
+        let begun = match fate(&*run.journal, ticket) {
             Fate::Stored => self.start(false),
             Fate::Lost(failure) => {
                 entity.forget(py, generation);
@@ -39,7 +52,8 @@ impl<'py> At<'_, 'py> {
                 let waiting = Waiting { ticket, entity: Arc::clone(entity), generation, answer, then: Then::Start };
                 pending::wait(py, engine.get(), run, waiting)
             }
-        }
+        };
+        armed.and(begun)
     }
 
     /// Starts the handler of a held turn.
