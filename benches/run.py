@@ -5,7 +5,7 @@
 
 With `--base` the working tree is compared with that revision, and exit code 1 says that something became slower.
 
-Needs the release wheel and the pinned packages of requirements-bench.txt. Refuses a debug build of ego, a tmpfs, and
+Needs the release wheel and the pinned packages of requirements/bench.txt. Refuses a debug build of ego, a tmpfs, and
 a disk whose sync does nothing.
 """
 

@@ -95,3 +95,23 @@ def test_a_forked_child_is_refused_and_does_not_keep_the_lock_alive(tmp_path: Pa
         process.stdout.close()
         os.close(tell)
         os.close(until_told)
+
+
+def test_a_stopped_store_is_free_while_a_child_still_holds_a_copy_of_the_descriptor(tmp_path: Path) -> None:
+    """A child between fork and exec shares every descriptor of its parent; a duplicate stands for it here."""
+    store = tmp_path / "store"
+
+    async def stop_and_start() -> bool:
+        engine = ego.Engine("owner", ego.LogStore(store))
+        await engine.start()
+        links = {int(name): Path("/proc/self/fd", name) for name in os.listdir("/proc/self/fd")}
+        lock = next(fd for fd, link in links.items() if link.exists() and link.resolve() == (store / "LOCK").resolve())
+        copy = os.dup(lock)
+        try:
+            await engine.stop()
+            await engine.start()
+            return (await engine.stop()).finished
+        finally:
+            os.close(copy)
+
+    assert asyncio.run(stop_and_start())

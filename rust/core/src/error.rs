@@ -14,7 +14,7 @@ pub type Result<T, E = StoreError> = std::result::Result<T, E>;
 #[non_exhaustive]
 pub enum StoreError {
     /// Bytes that a completed sync covered are not what was written.
-    #[error("{path}: damaged at offset {offset}: {detail}. The store is not opened for writing and nothing was changed; keep a copy of the directory before you try anything", path = path.display())]
+    #[error("{path}: damaged at offset {offset}: {detail}. Nothing was changed; keep a copy of the directory before you try anything", path = path.display())]
     Corrupt {
         /// The damaged file.
         path: PathBuf,

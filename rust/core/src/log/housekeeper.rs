@@ -1,7 +1,7 @@
 //! The housekeeper: one thread that fills space ahead and does what can wait. It never touches Python.
 //!
 //! Nothing that it writes is needed for correctness; what fails is tried again at the next occasion, except for filling
-//! space, whose failure the committer is told.
+//! space, whose failure the committer is told. Damage that it meets in synced bytes poisons the log.
 
 use super::Shared;
 use super::checkpoint;
