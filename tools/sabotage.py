@@ -104,7 +104,7 @@ SABOTAGES = (
             ),
             (
                 "rust/py/src/dispatch.rs",
-                "let lost = matches!(fate(&*run.journal, live.last_ticket), Fate::Lost(_));",
+                "let lost = matches!(fate(self.journal(), live.last_ticket), Fate::Lost(_));",
                 "let lost = false;",
             ),
         ),

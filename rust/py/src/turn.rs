@@ -7,7 +7,7 @@
 use crate::context::Frame;
 use crate::entity::{Entity, Live};
 use crate::error;
-use crate::fast::attached;
+use ego_answer::fast::attached;
 use ego_core::StoreError;
 use ego_core::journal::{Journal, Outcome, Read, Record, StoredEvent, Ticket, Unit};
 use pyo3::IntoPyObjectExt;
@@ -126,7 +126,7 @@ fn ours(py: Python<'_>, failure: PyErr, make: impl FnOnce(&PyErr) -> PyResult<Py
         return failure;
     }
     match make(&failure) {
-        Ok(made) => error::from_cause(py, made, failure),
+        Ok(made) => ego_answer::error::from_cause(py, made, failure),
         Err(broken) => broken,
     }
 }
