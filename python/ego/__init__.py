@@ -1,6 +1,6 @@
 """Event sourcing: commands become durable events, events become state."""
 
-from ego._behaviors import EventSourcedBehavior
+from ego._behaviors import DurableStateBehavior, EventSourcedBehavior
 from ego._engine import Engine, StopReport
 from ego._errors import (
     CodecError,
@@ -45,6 +45,7 @@ __all__ = [
     "Context",
     "CorruptLogError",
     "DeadlockError",
+    "DurableStateBehavior",
     "EgoError",
     "Engine",
     "EngineNotStartedError",
