@@ -4,11 +4,13 @@ from ego._behaviors import DurableStateBehavior, EventSourcedBehavior
 from ego._engine import Engine, StopReport
 from ego._errors import (
     CodecError,
+    CommandIdReusedError,
     CommandTimeoutError,
     ConcurrencyError,
     ConfigError,
     CorruptLogError,
     DeadlockError,
+    DurableStateStoreRequiredError,
     EgoError,
     EngineNotStartedError,
     EntityError,
@@ -30,7 +32,11 @@ from ego._errors import (
     UndefinedEntityError,
     UnhandledCommandError,
     UnknownEventError,
+    UnknownRejectionError,
+    UpcastError,
+    VersionError,
 )
+from ego._expected import MUST_EXIST, MUST_NOT_EXIST, Expected
 from ego._kinds import Kind
 from ego._messages import Command, Event, State, stored
 from ego._seam import Context, EntityRef, __version__, context
@@ -39,6 +45,7 @@ from ego._stores import LogStore, MemoryStore
 __all__ = [
     "CodecError",
     "Command",
+    "CommandIdReusedError",
     "CommandTimeoutError",
     "ConcurrencyError",
     "ConfigError",
@@ -46,6 +53,7 @@ __all__ = [
     "CorruptLogError",
     "DeadlockError",
     "DurableStateBehavior",
+    "DurableStateStoreRequiredError",
     "EgoError",
     "Engine",
     "EngineNotStartedError",
@@ -54,12 +62,15 @@ __all__ = [
     "EntityRef",
     "Event",
     "EventSourcedBehavior",
+    "Expected",
     "ForkedStoreError",
     "HandlerResultError",
     "InvalidEntityIdError",
     "Kind",
     "KindConflictError",
     "LogStore",
+    "MUST_EXIST",
+    "MUST_NOT_EXIST",
     "MailboxFullError",
     "MemoryStore",
     "MessageTooLargeError",
@@ -76,6 +87,9 @@ __all__ = [
     "UndefinedEntityError",
     "UnhandledCommandError",
     "UnknownEventError",
+    "UnknownRejectionError",
+    "UpcastError",
+    "VersionError",
     "__version__",
     "context",
     "stored",

@@ -42,3 +42,15 @@ async def main() -> None:
         reveal_type(late.outcome)  # is: Literal['not_run', 'unknown']
     except ego.StoreLockedError as locked:
         reveal_type(locked.pid)  # is: int | None
+
+
+def expect(revision: int | ego.Expected) -> None: ...
+
+
+expect(3)
+expect(ego.MUST_EXIST)
+expect(ego.MUST_NOT_EXIST)
+expect("must exist")  # error
+reveal_type(ego.RevisionConflictError("?").expected)  # is: int | Expected
+reveal_type(ego.VersionError("?").actual_type)  # is: str
+reveal_type(ego.CommandIdReusedError("?").command_id)  # is: str
