@@ -39,6 +39,7 @@ from ego._errors import (
 from ego._expected import MUST_EXIST, MUST_NOT_EXIST, Expected
 from ego._kinds import Kind
 from ego._messages import Command, Event, State, stored
+from ego._rejections import Rejection
 from ego._seam import Context, EntityRef, __version__, context
 from ego._stores import LogStore, MemoryStore
 
@@ -75,6 +76,7 @@ __all__ = [
     "MemoryStore",
     "MessageTooLargeError",
     "OutcomeUnknownError",
+    "Rejection",
     "ReplayError",
     "RevisionConflictError",
     "State",

@@ -14,20 +14,21 @@ from ego._messages import Event, stored_identity
 from ego._types import Declared, place
 
 Identity = tuple[str, int]
+Decode = Callable[[bytes], Any]
 
 
 class Codec(NamedTuple):
     """What is needed to store the events or the states of one kind and to read them again."""
 
     names: dict[type, Identity]
-    decoders: dict[Identity, Callable[[bytes], Any]]
+    decoders: dict[Identity, Decode]
     encode: Callable[[Any], bytes]
 
 
 def codec_of(kind: str, role: Literal["event", "state"], declared: Iterable[Declared]) -> Codec:
     """Builds the codec; refuses types that could not be told apart, could change, or could not be read again."""
     names: dict[type, Identity] = {}
-    decoders: dict[Identity, Callable[[bytes], Any]] = {}
+    decoders: dict[Identity, Decode] = {}
     owners: dict[Identity, type] = {}
     for cls, form in declared:
         if cls is Event:
@@ -40,7 +41,7 @@ def codec_of(kind: str, role: Literal["event", "state"], declared: Iterable[Decl
         if (other := owners.setdefault(identity, cls)) is not cls:
             raise one_name_twice(identity, other, cls)
         names[cls] = identity
-        decoders[identity] = _decoder(kind, role, cls, form)
+        decoders[identity] = decoder_of(f"kind {kind}: {role}s of {place(cls)}", form)
     return Codec(names, decoders, msgspec.msgpack.Encoder().encode)
 
 
@@ -53,12 +54,13 @@ def one_name_twice(identity: Identity, first: type, second: type) -> ConfigError
     )
 
 
-def _decoder(kind: str, role: str, cls: type, form: Any) -> Callable[[bytes], Any]:
+def decoder_of(what: str, form: Any) -> Decode:
+    """What reads values of that type; refuses a type that msgspec does not know, or cannot tell from another."""
     try:
         decoder = msgspec.msgpack.Decoder(form)
         unknown = isinstance(msgspec.inspect.type_info(form), msgspec.inspect.CustomType)
     except Exception as error:
-        raise ConfigError(f"kind {kind}: {role}s of {place(cls)} cannot be read again: {error}") from error
+        raise ConfigError(f"{what} cannot be read again: {error}") from error
     if unknown:
-        raise ConfigError(f"kind {kind}: {role}s of {place(cls)} cannot be read again: msgspec does not know the type")
+        raise ConfigError(f"{what} cannot be read again: msgspec does not know the type")
     return decoder.decode
