@@ -42,6 +42,7 @@ from ego._messages import Command, Event, State, stored
 from ego._rejections import Rejection
 from ego._seam import Context, EntityRef, __version__, context
 from ego._stores import LogStore, MemoryStore
+from ego._upcasts import upcast
 
 __all__ = [
     "CodecError",
@@ -95,4 +96,5 @@ __all__ = [
     "__version__",
     "context",
     "stored",
+    "upcast",
 ]

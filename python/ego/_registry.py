@@ -13,6 +13,7 @@ from ego._kinds import Kind
 from ego._messages import State
 from ego._seam import KindSpec, NativeEngine
 from ego._types import Declared, place, type_arguments
+from ego._upcasts import upcasting
 
 
 class Registered:
@@ -31,6 +32,8 @@ class Registered:
             self.codec = codec_of(self.name, "event", arguments.events)
         self.number = -1
         self._arguments = arguments
+        self._current = self.codec.decoders
+        self.follow_upcasts()
 
     def spec(self) -> KindSpec:
         """The kind as the native half wants it."""
@@ -48,6 +51,17 @@ class Registered:
             decoders=self.codec.decoders,
             encode=self.codec.encode,
         )
+
+    def follow_upcasts(self) -> bool:
+        """Takes in the upcasts that there are by now; whether that changes what reads the stored payloads.
+
+        Raises `ConfigError` where they do not lead to the declared types.
+        """
+        decoders = self._current | upcasting(self.name, self._current)
+        if decoders == self.codec.decoders:
+            return False
+        self.codec = self.codec._replace(decoders=decoders)
+        return True
 
     @contextmanager
     def declaring(self, behavior: AnyBehavior) -> Generator[str]:

@@ -60,7 +60,7 @@ def test_the_names_of_the_first_release() -> None:
     assert set(ego.__all__) - errors == {
         "MUST_EXIST", "MUST_NOT_EXIST", "Command", "Context", "DurableStateBehavior", "Engine", "EntityRef", "Event",
         "EventSourcedBehavior", "Expected", "Kind", "LogStore", "MemoryStore", "Rejection", "State", "StopReport",
-        "__version__", "context", "stored",
+        "__version__", "context", "stored", "upcast",
     }  # fmt: skip
 
 
