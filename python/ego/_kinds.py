@@ -1,9 +1,9 @@
 """A kind of entity: a behavior class and what differs per kind."""
 
 from collections.abc import Callable
-from typing import Any, Generic, TypeVar
+from typing import Generic, TypeVar
 
-from ego._behaviors import AnyBehavior, EventSourcedBehavior, is_behavior_class
+from ego._behaviors import AnyBehavior, Behavior, DurableStateBehavior, EventSourcedBehavior, is_behavior_class
 from ego._errors import ConfigError
 from ego._types import place
 
@@ -20,14 +20,14 @@ class Kind(Generic[C, S]):
 
     __slots__ = ("behavior", "create")
 
-    behavior: type[EventSourcedBehavior[C, Any, S]]
-    create: Callable[[str], EventSourcedBehavior[C, Any, S]] | None
+    behavior: type[Behavior[C, S]]
+    create: Callable[[str], Behavior[C, S]] | None
 
     def __init__(
         self,
-        behavior: type[EventSourcedBehavior[C, Any, S]],
+        behavior: type[Behavior[C, S]],
         *,
-        create: Callable[[str], EventSourcedBehavior[C, Any, S]] | None = None,
+        create: Callable[[str], Behavior[C, S]] | None = None,
     ) -> None:
         check_behavior(behavior)
         if create is None:
@@ -42,17 +42,25 @@ class Kind(Generic[C, S]):
 
 
 def check_behavior(behavior: object) -> None:
-    """Refuses what is not a class of behaviors with all three methods."""
+    """Refuses what is not a class of behaviors of one sort, with all its methods."""
     if not is_behavior_class(behavior):
-        hint = "; give the class, not an object of it" if isinstance(behavior, EventSourcedBehavior) else ""
-        raise ConfigError(f"a behavior must be a subclass of ego.EventSourcedBehavior, not {behavior!r}{hint}")
+        hint = "; give the class, not an object of it" if isinstance(behavior, Behavior) else ""
+        raise ConfigError(
+            "a behavior must be a subclass of ego.EventSourcedBehavior or ego.DurableStateBehavior, "
+            f"not {behavior!r}{hint}"
+        )
+    if all(issubclass(behavior, sort) for sort in (EventSourcedBehavior, DurableStateBehavior)):
+        raise ConfigError(
+            f"{place(behavior)} is an ego.EventSourcedBehavior and an ego.DurableStateBehavior as well; "
+            "derive it from one of them"
+        )
     missing = sorted(behavior.__abstractmethods__)
     if missing:
         raise ConfigError(f"{place(behavior)} does not define {', '.join(missing)}")
 
 
 def _check_made_from_an_id(behavior: type[AnyBehavior]) -> None:
-    if all("__init__" not in cls.__dict__ for cls in behavior.__mro__ if cls not in (EventSourcedBehavior, object)):
+    if all("__init__" not in cls.__dict__ for cls in behavior.__mro__ if cls not in (Behavior, object)):
         return
     import inspect
 

@@ -64,7 +64,7 @@ class KindSpec:
         behavior: type,
         create: Callable[[str], Any],
         handle_command: Callable[[Any, Any, Any], Any],
-        handle_event: Callable[[Any, Any, Any], Any],
+        handle_event: Callable[[Any, Any, Any], Any] | None,
         initial_state: Callable[[Any], Any],
         state_types: tuple[type, ...],
         command_types: tuple[type, ...] | None,

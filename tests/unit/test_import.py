@@ -58,8 +58,9 @@ def test_the_public_names() -> None:
 def test_the_names_of_the_first_release() -> None:
     errors = {name for name in ego.__all__ if name.endswith("Error")}
     assert set(ego.__all__) - errors == {
-        "Command", "Context", "Engine", "EntityRef", "Event", "EventSourcedBehavior", "Kind", "LogStore", "MemoryStore",
-        "State", "StopReport", "__version__", "context", "stored",
+        "MUST_EXIST", "MUST_NOT_EXIST", "Command", "Context", "DurableStateBehavior", "Engine", "EntityRef", "Event",
+        "EventSourcedBehavior", "Expected", "Kind", "LogStore", "MemoryStore", "Rejection", "State", "StopReport",
+        "__version__", "context", "stored", "upcast",
     }  # fmt: skip
 
 

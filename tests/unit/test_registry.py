@@ -1,6 +1,8 @@
 """Kinds are checked once, when they are registered."""
 
 from dataclasses import dataclass
+from fractions import Fraction
+from types import NoneType, new_class
 from typing import Any, Generic, TypeVar
 
 import attrs
@@ -8,6 +10,7 @@ import msgspec
 import pytest
 
 import ego
+from ego._registry import Registered
 
 
 class Open(ego.Command):
@@ -43,6 +46,16 @@ class DoorBehavior(Anything[Opened, Door]):
     pass
 
 
+class Durable(ego.DurableStateBehavior[Open, S], Generic[S]):
+    """The same for a durable state."""
+
+    def initial_state(self) -> S:
+        raise NotImplementedError
+
+    def handle_command(self, command: Open, version: int, state: S) -> None:
+        raise NotImplementedError
+
+
 def engine(*behaviors: Any) -> ego.Engine:
     return ego.Engine("doors", ego.MemoryStore(), behaviors=behaviors)
 
@@ -74,7 +87,8 @@ def test_a_kind_that_is_no_name_is_refused(kind: Any) -> None:
 
 @pytest.mark.parametrize("behavior", [5, "Door", int, Door, DoorBehavior("a"), None])
 def test_what_is_no_behavior_class_is_refused(behavior: Any) -> None:
-    assert "a behavior must be a subclass of ego.EventSourcedBehavior, not" in refused(behavior)
+    text = refused(behavior)
+    assert "a behavior must be a subclass of ego.EventSourcedBehavior or ego.DurableStateBehavior, not" in text
 
 
 @pytest.mark.parametrize("behaviors", [DoorBehavior, ego.Kind(DoorBehavior), "DoorBehavior", None, 5])
@@ -239,3 +253,92 @@ def test_create_is_a_function() -> None:
     with pytest.raises(ego.ConfigError, match="create must be a function") as caught:
         ego.Kind(NeedsRates, create=create)
     assert caught.value.option == "create"
+
+
+def registered(behavior: type[Any]) -> Registered:
+    return Registered(ego.Kind(behavior))
+
+
+def test_what_an_event_sourced_kind_stores_is_its_events() -> None:
+    kind = registered(DoorBehavior)
+    assert not kind.is_durable_state
+    assert kind.codec.names == {Opened: ("Opened", 1)}
+
+
+def test_what_a_durable_state_stores_is_its_states() -> None:
+    @ego.stored("door.shut", version=3)
+    class Shut(ego.State):
+        locked: bool
+
+    class Behavior(Durable[Door | Shut | None]):
+        pass
+
+    kind = registered(Behavior)
+    assert kind.is_durable_state
+    assert kind.codec.names == {Door: ("Door", 1), Shut: ("door.shut", 3), NoneType: ("NoneType", 1)}
+    for state in (Door(is_open=True), Shut(locked=False), None):
+        stored = kind.codec.names[type(state)]
+        assert kind.codec.decoders[stored](kind.codec.encode(state)) == state
+
+
+def test_a_behavior_of_both_sorts_is_refused() -> None:
+    both: Any = new_class("Both", (DoorBehavior, Durable[Door]))
+    assert "Both is an ego.EventSourcedBehavior and an ego.DurableStateBehavior as well" in refused(both)
+
+
+def test_a_durable_state_without_its_methods_is_refused() -> None:
+    class Half(ego.DurableStateBehavior[Open, Door]):
+        pass
+
+    assert "Half does not define handle_command, initial_state" in refused(Half)
+
+
+@pytest.mark.parametrize("loose", [LooseStruct, LooseData, LooseAttrs, Plain, dict, bytearray])
+def test_a_durable_state_that_is_not_frozen_is_refused(loose: Any) -> None:
+    class Unsafe(Durable[loose]):
+        pass
+
+    text = refused(Unsafe)
+    assert f"the state type {loose.__module__}.{loose.__qualname__} is not frozen" in text
+    assert "write " in text
+
+
+def test_the_base_of_states_is_no_durable_state() -> None:
+    class AnyState(Durable[ego.State]):
+        pass
+
+    assert "ego.State is the base of states" in refused(AnyState)
+
+
+@pytest.mark.parametrize("state", [Fraction, complex])
+def test_a_durable_state_that_could_not_be_read_again_is_refused(state: Any) -> None:
+    class Behavior(Durable[state]):
+        pass
+
+    class NotStored(Anything[Opened, state]):
+        pass
+
+    text = refused(Behavior)
+    assert f"kind Behavior: states of {state.__module__}.{state.__qualname__} cannot be read again: " in text
+    assert not engine(NotStored).started
+
+
+def test_two_forms_of_one_generic_state_are_refused() -> None:
+    class Wrapped(ego.State, Generic[S]):
+        value: S
+
+    class Behavior(Durable[Wrapped[int] | Wrapped[str]]):
+        pass
+
+    assert "declared in two forms" in refused(Behavior)
+
+
+def test_a_state_and_an_event_of_two_kinds_under_one_stored_name_are_refused() -> None:
+    @ego.stored("Opened")
+    class Other(ego.State):
+        pass
+
+    class Behavior(Durable[Other]):
+        pass
+
+    assert "are both stored as 'Opened' version 1" in refused(DoorBehavior, Behavior)
