@@ -116,9 +116,10 @@ class Registry:
         """Registers a kind. The same once more is no error; anything else under its name is."""
         kind: Kind[Any, Any] = behavior if isinstance(behavior, Kind) else Kind(behavior)
         if (same := self._by_class.get(kind.behavior)) is not None:
-            if kind.create is same.kind.create:
-                return same
-            raise ConfigError(f"{place(kind.behavior)} is registered twice, with different create functions")
+            different = [name for name in Kind.OPTIONS if getattr(kind, name) != getattr(same.kind, name)]
+            if different:
+                raise ConfigError(f"{place(kind.behavior)} is registered twice, with different {', '.join(different)}")
+            return same
         registered = Registered(kind)
         self._check_names(registered)
         registered.number = self._native.register(registered.spec())
