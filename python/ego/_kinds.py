@@ -1,7 +1,7 @@
 """A kind of entity: a behavior class and what differs per kind."""
 
 from collections.abc import Callable
-from typing import ClassVar, Final, Generic, TypeVar
+from typing import Final, Generic, TypeVar
 
 from ego._behaviors import AnyBehavior, Behavior, DurableStateBehavior, EventSourcedBehavior, is_behavior_class
 from ego._config import check_int, check_seconds
@@ -12,6 +12,8 @@ C = TypeVar("C")
 S = TypeVar("S")
 
 
+OPTIONS: Final = ("create", "passivate_after", "keep_command_ids", "keep_command_ids_for")
+"""What may differ per kind, by name."""
 MAX_COMMAND_IDS: Final = 65_536
 MAX_SECONDS: Final = 366 * 86_400.0
 
@@ -31,7 +33,6 @@ class Kind(Generic[C, S]):
     Seconds are above 0 and at most those of 366 days.
     """
 
-    OPTIONS: ClassVar = ("create", "passivate_after", "keep_command_ids", "keep_command_ids_for")
     __slots__ = ("behavior", *OPTIONS)
 
     behavior: type[Behavior[C, S]]
