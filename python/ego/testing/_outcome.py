@@ -9,9 +9,11 @@ from typing import Any, Generic, NoReturn, Self, TypeVar
 
 from msgspec import UNSET, UnsetType
 
+from ego._rejections import Rejection
 from ego.testing._difference import differences, shown
 from ego.testing._entity import Entity, Situation, Step
 from ego.testing._errors import ArrangementError, BehaviorError
+from ego.testing._storing import check_rejection
 
 C = TypeVar("C")
 E = TypeVar("E")
@@ -61,6 +63,8 @@ class Outcome(Generic[C, E, S]):
         except BehaviorError:
             raise
         except Exception as error:
+            if isinstance(error, Rejection):
+                check_rejection(error)
             self._result = error
 
     def when(self, command: C, /) -> "Outcome[C, E, S]":

@@ -7,6 +7,8 @@ from collections.abc import Callable
 from typing import Any, Generic, Literal, NamedTuple, TypeVar
 
 from ego._codec import Codec
+from ego._errors import EgoError
+from ego._rejections import Rejection, decode_rejection, encode_rejection
 from ego.testing._difference import Difference, differences, parts, shown
 from ego.testing._errors import BehaviorError
 
@@ -94,6 +96,19 @@ class Storage:
             except Exception:
                 return self._unwritable(part, path + name)
         return path
+
+
+def check_rejection(rejection: Rejection) -> None:
+    """Raises `BehaviorError` if the rejection could not be remembered as it is."""
+    try:
+        again = decode_rejection(*encode_rejection(rejection))
+    except EgoError as error:
+        raise BehaviorError(f"the rejection {rejection!r} cannot be stored: {error}") from error
+    lost = [*differences(rejection.__ego_fields__, again.__ego_fields__)]
+    if lost:
+        raise BehaviorError(
+            f"the rejection {rejection!r} is not the same when it is read again: {_lines(lost, 'written', 'read')}"
+        )
 
 
 def _lines(found: list[Difference], first: str, second: str) -> str:

@@ -228,6 +228,25 @@ def test_a_fold_that_depends_on_what_the_object_remembers() -> None:
     assert broken(put_odd, Remembering).endswith("Books.extra: first 2, then 1")
 
 
+class NoRoomError(ego.Rejection):
+    books: Any
+
+
+def test_a_rejection_that_cannot_be_remembered() -> None:
+    def refuse_with(books: Any) -> Callable[[Shelf, Books], None]:
+        def refuse(_: Shelf, __: Books) -> None:
+            raise NoRoomError(books)
+
+        return refuse
+
+    given(Shelf).when(Do(refuse_with([1, 2]))).rejects(NoRoomError, books=[1, 2])
+    assert broken(refuse_with((1, 2))) == (
+        "the rejection NoRoomError(books=(1, 2)) is not the same when it is read again: "
+        "NoRoomError.books: written (1, 2), read [1, 2]"
+    )
+    assert broken(refuse_with(Unknown())).startswith("the rejection NoRoomError(books=<unknown>) cannot be stored: ")
+
+
 def test_a_handler_is_called_once() -> None:
     calls: list[Books] = []
 
