@@ -72,6 +72,13 @@ def test_a_broken_rule_is_a_failure_and_no_refusal() -> None:
     assert issubclass(BehaviorError, AssertionError)
 
 
+def test_a_rule_that_is_broken_on_the_way_through_the_history_is_no_mistake_of_the_test() -> None:
+    numbers = count()
+    kind = shelf_with(lambda _, state: Books(state.titles, next(numbers)))
+    with pytest.raises(BehaviorError, match="handle_event is not pure"):
+        given(kind, Put("Emma"), Odd())
+
+
 class Unknown:
     def __repr__(self) -> str:
         return "<unknown>"
