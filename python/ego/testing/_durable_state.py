@@ -9,6 +9,8 @@ from ego.testing._difference import differences, shown
 from ego.testing._entity import Entity, Situation, Step
 from ego.testing._errors import ArrangementError, BehaviorError
 
+__tracebackhide__ = True  # pytest shows the line of the test instead
+
 
 class DurableStateEntity(Entity):
     """An entity whose state itself is stored."""

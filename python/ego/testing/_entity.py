@@ -15,6 +15,8 @@ from ego.testing._difference import differences, shown
 from ego.testing._errors import ArrangementError, BehaviorError
 from ego.testing._storing import Seen, Storage
 
+__tracebackhide__ = True  # pytest shows the line of the test instead
+
 
 class Situation(NamedTuple):
     """Where an entity stands: its state, and its revision or version."""

@@ -9,6 +9,8 @@ from ego.testing._entity import Entity, Situation, Step
 from ego.testing._errors import ArrangementError, BehaviorError
 from ego.testing._storing import Seen, Storage
 
+__tracebackhide__ = True  # pytest shows the line of the test instead
+
 
 class EventSourcedEntity(Entity):
     """An entity whose state is the fold of its events."""

@@ -16,6 +16,8 @@ from ego.testing._errors import ArrangementError
 from ego.testing._event_sourced import EventSourcedEntity
 from ego.testing._outcome import Outcome
 
+__tracebackhide__ = True  # pytest shows the line of the test instead
+
 C = TypeVar("C")
 E = TypeVar("E")
 S = TypeVar("S")

@@ -15,6 +15,8 @@ from ego.testing._entity import Entity, Situation, Step
 from ego.testing._errors import ArrangementError, BehaviorError
 from ego.testing._storing import check_rejection
 
+__tracebackhide__ = True  # pytest shows the line of the test instead
+
 C = TypeVar("C")
 E = TypeVar("E")
 S = TypeVar("S")
@@ -88,7 +90,6 @@ class Outcome(Generic[C, E, S]):
         `state` and `revision`, or `version` for a durable state, are compared where they are given. Of a durable state
         `then()` says that nothing changed.
         """
-        __tracebackhide__ = True
         self._entity.check_expected(events)
         if state is not UNSET:
             self._entity.check_arranged_state(state)
@@ -108,7 +109,6 @@ class Outcome(Generic[C, E, S]):
 
         `match` is searched for in its text, as a regular expression; the attributes are compared.
         """
-        __tracebackhide__ = True
         result = self._finished()
         if isinstance(result, error):
             found = [*_unlike_attributes(result, attributes)]
@@ -128,7 +128,6 @@ class Outcome(Generic[C, E, S]):
         return f"{self._entity} at {self._entity.counts} {self._before.number}, when {shown(self._command)}"
 
     def _fail(self, found: list[str], cause: Exception | None = None) -> NoReturn:
-        __tracebackhide__ = True
         raise AssertionError("\n  ".join([f"{self}:", *found])) from cause
 
     def _finished(self) -> Step | Exception:

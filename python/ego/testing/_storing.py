@@ -12,6 +12,8 @@ from ego._rejections import Rejection, decode_rejection, encode_rejection
 from ego.testing._difference import Difference, differences, parts, shown
 from ego.testing._errors import BehaviorError
 
+__tracebackhide__ = True  # pytest shows the line of the test instead
+
 T = TypeVar("T")
 
 Role = Literal["event", "state"]
