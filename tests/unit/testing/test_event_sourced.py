@@ -123,6 +123,32 @@ def test_purchases_of_a_real_customer_add_up() -> None:
         )
 
 
+class Add(ego.Command):
+    number: int
+
+
+class Added(ego.Event):
+    number: int
+
+
+class Sum(ego.EventSourcedBehavior[Add, Added, int | None]):
+    def initial_state(self) -> None:
+        return None
+
+    def handle_command(self, command: Add, state: int | None) -> Added:
+        return Added(command.number)
+
+    def handle_event(self, event: Added, state: int | None) -> int | None:
+        return (state or 0) + event.number or None
+
+
+def test_a_state_may_be_any_immutable_value() -> None:
+    given(Sum).when(Add(2)).then(Added(2), state=2).when(Add(-2)).then(Added(-2), state=None)
+    assert failure(lambda: given(Sum).when(Add(0)).then(Added(0), state=0)).splitlines()[1:] == [
+        "  state: int: expected 0, was None",
+    ]
+
+
 async def later(*events: Deposited | Withdrawn) -> list[Deposited | Withdrawn]:
     await asyncio.sleep(0)
     return [*events]
