@@ -3,7 +3,7 @@
 A value's exact type gives its stored name and version; a stored name and version give the one decoder that may run.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Literal, NamedTuple
 
 import msgspec
@@ -55,12 +55,33 @@ def one_name_twice(identity: Identity, first: type, second: type) -> ConfigError
 
 
 def decoder_of(what: str, form: Any) -> Decode:
-    """What reads values of that type; refuses a type that msgspec does not know, or cannot tell from another."""
+    """What reads values of that type; refuses a type that msgspec cannot tell from another, or does not know."""
     try:
         decoder = msgspec.msgpack.Decoder(form)
-        unknown = isinstance(msgspec.inspect.type_info(form), msgspec.inspect.CustomType)
+        strangers = [place(each.cls) for each in _custom_types(form) if not _is_plain(each.cls)]
     except Exception as error:
         raise ConfigError(f"{what} cannot be read again: {error}") from error
-    if unknown:
-        raise ConfigError(f"{what} cannot be read again: msgspec does not know the type")
+    if strangers:
+        raise ConfigError(f"{what} cannot be read again: msgspec does not know {', '.join(sorted(strangers))}")
     return decoder.decode
+
+
+def _custom_types(form: Any) -> Iterator[msgspec.inspect.CustomType]:
+    """The types within a type of which msgspec knows the name alone. It writes some of them and reads none."""
+    waiting: list[Any] = [msgspec.inspect.type_info(form)]
+    seen: set[int] = set()
+    while waiting:
+        info = waiting.pop()
+        if isinstance(info, tuple):
+            waiting += info
+        elif isinstance(info, msgspec.inspect.CustomType):
+            yield info
+        elif isinstance(info, msgspec.inspect.Type | msgspec.inspect.Field) and id(info) not in seen:
+            seen.add(id(info))
+            waiting += msgspec.structs.astuple(info)
+
+
+def _is_plain(cls: type) -> bool:
+    """Whether plain data can be of that type, as it can of `object` or `Hashable`."""
+    plain: tuple[object, ...] = (None, 0, 0.5, "", b"", [], {})
+    return any(isinstance(value, cls) for value in plain)

@@ -9,7 +9,7 @@ from ego._codec import Identity, codec_of, one_name_twice
 from ego._config import check_name
 from ego._errors import ConfigError, HandlerResultError
 from ego._frozen import how_to_freeze, is_frozen
-from ego._kinds import Kind
+from ego._kinds import OPTIONS, Kind
 from ego._messages import State
 from ego._seam import KindSpec, NativeEngine
 from ego._types import Declared, place, type_arguments
@@ -116,9 +116,10 @@ class Registry:
         """Registers a kind. The same once more is no error; anything else under its name is."""
         kind: Kind[Any, Any] = behavior if isinstance(behavior, Kind) else Kind(behavior)
         if (same := self._by_class.get(kind.behavior)) is not None:
-            if kind.create is same.kind.create:
-                return same
-            raise ConfigError(f"{place(kind.behavior)} is registered twice, with different create functions")
+            different = [name for name in OPTIONS if getattr(kind, name) != getattr(same.kind, name)]
+            if different:
+                raise ConfigError(f"{place(kind.behavior)} is registered twice, with different {', '.join(different)}")
+            return same
         registered = Registered(kind)
         self._check_names(registered)
         registered.number = self._native.register(registered.spec())

@@ -1,5 +1,6 @@
 """Kinds are checked once, when they are registered."""
 
+from collections.abc import Hashable
 from dataclasses import dataclass
 from fractions import Fraction
 from types import NoneType, new_class
@@ -126,8 +127,13 @@ def test_the_same_kind_once_more_is_no_error() -> None:
     assert not engine(DoorBehavior, DoorBehavior, ego.Kind(DoorBehavior)).started
 
 
-def test_one_class_with_two_ways_to_make_it_is_refused() -> None:
-    assert "is registered twice" in refused(DoorBehavior, ego.Kind(DoorBehavior, create=DoorBehavior))
+def test_one_class_with_different_options_is_refused_naming_them() -> None:
+    text = refused(DoorBehavior, ego.Kind(DoorBehavior, create=DoorBehavior, passivate_after=60))
+    assert text.endswith("DoorBehavior is registered twice, with different create, passivate_after")
+    assert "different keep_command_ids" in refused(ego.Kind(DoorBehavior, keep_command_ids=0), DoorBehavior)
+    assert "different keep_command_ids_for" in refused(ego.Kind(DoorBehavior, keep_command_ids_for=1.5), DoorBehavior)
+    same = ego.Kind(DoorBehavior, passivate_after=None, keep_command_ids=256, keep_command_ids_for=86_400)
+    assert not engine(DoorBehavior, same).started
 
 
 def test_two_events_under_one_stored_name_are_refused_naming_both() -> None:
@@ -225,6 +231,46 @@ def test_an_event_that_could_not_be_read_again_is_refused() -> None:
     assert "Weird cannot be read again: " in refused(Behavior)
 
 
+class Shape:
+    pass
+
+
+@dataclass(frozen=True)
+class Square(Shape):
+    side: int
+
+
+@dataclass(frozen=True)
+class Drawing:
+    shapes: list[dict[str, Shape | None]]
+    within: "Drawing | None" = None
+
+
+class Drawn(ego.Event):
+    drawing: Drawing
+
+
+class Loose(ego.Event):
+    anything: Any
+    value: object
+    key: Hashable
+    again: "Loose | None" = None
+
+
+def test_an_event_with_something_inside_that_could_not_be_read_again_is_refused() -> None:
+    class Behavior(Anything[Drawn, Door]):
+        pass
+
+    class Free(Anything[Loose, Door]):
+        pass
+
+    text = refused(Behavior)
+    assert f"events of {__name__}.Drawn cannot be read again: msgspec does not know {__name__}.Shape" in text
+    event = Loose([1], "x", 5, Loose(None, {}, "k"))
+    codec = registered(Free).codec
+    assert codec.decoders["Loose", 1](codec.encode(event)) == event
+
+
 def test_two_forms_of_one_generic_event_are_refused() -> None:
     class Wrapped(ego.Event, Generic[S]):
         value: S
@@ -319,7 +365,8 @@ def test_a_durable_state_that_could_not_be_read_again_is_refused(state: Any) -> 
         pass
 
     text = refused(Behavior)
-    assert f"kind Behavior: states of {state.__module__}.{state.__qualname__} cannot be read again: " in text
+    name = f"{state.__module__}.{state.__qualname__}"
+    assert f"kind Behavior: states of {name} cannot be read again: msgspec does not know {name}" in text
     assert not engine(NotStored).started
 
 
@@ -342,3 +389,28 @@ def test_a_state_and_an_event_of_two_kinds_under_one_stored_name_are_refused() -
         pass
 
     assert "are both stored as 'Opened' version 1" in refused(DoorBehavior, Behavior)
+
+
+def test_the_options_of_a_kind() -> None:
+    kind = ego.Kind(DoorBehavior, passivate_after=60, keep_command_ids=0, keep_command_ids_for=366 * 86_400)
+    assert (kind.passivate_after, kind.keep_command_ids, kind.keep_command_ids_for) == (60.0, 0, 31_622_400.0)
+    usual = ego.Kind(DoorBehavior)
+    assert (usual.passivate_after, usual.keep_command_ids, usual.keep_command_ids_for) == (None, 256, 86_400.0)
+
+
+@pytest.mark.parametrize("option", ["passivate_after", "keep_command_ids_for"])
+@pytest.mark.parametrize("value", [0, -1, 0.0, float("nan"), float("inf"), 31_622_401, "60", True])
+def test_the_seconds_of_a_kind_are_a_number_above_0_and_bounded(option: str, value: Any) -> None:
+    with pytest.raises(ego.ConfigError, match=f"{option} must be ") as caught:
+        ego.Kind(DoorBehavior, **{option: value})
+    assert caught.value.option == option
+
+
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [("keep_command_ids", value) for value in (-1, 65_537, 1.0, True, None)] + [("keep_command_ids_for", None)],
+)
+def test_how_many_command_ids_are_kept_is_bounded(option: str, value: Any) -> None:
+    with pytest.raises(ego.ConfigError, match=f"{option} must be ") as caught:
+        ego.Kind(DoorBehavior, **{option: value})
+    assert caught.value.option == option

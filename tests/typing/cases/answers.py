@@ -79,3 +79,6 @@ async def late(old: dict[str, Any]) -> dict[str, Any]:
 
 
 reveal_type(with_currency({}))  # is: Mapping[str, Any]
+ego.Kind(Account, passivate_after=60, keep_command_ids=0, keep_command_ids_for=3600.0)
+ego.Kind(Account, passivate_after="60")  # error
+ego.Kind(Account, keep_command_ids=None)  # error
