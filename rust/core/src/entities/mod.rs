@@ -1,5 +1,6 @@
-//! Live entities: where they belong, who may run, who waits.
+//! Live entities: where they belong, who may run, who waits, who leaves memory.
 
 pub mod mailbox;
 pub mod shard;
 pub mod slot;
+pub mod wheel;
