@@ -1,6 +1,8 @@
 //! Live entities: where they belong, who may run, who waits, who leaves memory.
 
 pub mod mailbox;
+pub mod residency;
 pub mod shard;
+pub mod sketch;
 pub mod slot;
 pub mod wheel;
