@@ -5,4 +5,5 @@ pub mod residency;
 pub mod shard;
 pub mod sketch;
 pub mod slot;
+pub mod waits;
 pub mod wheel;
