@@ -187,11 +187,13 @@ impl Residency {
         self.nodes[list as usize].younger
     }
 
+    #[inline]
     fn relink(&mut self, index: u32, list: u32) {
         self.unlink(index);
         self.link(index, list);
     }
 
+    #[inline]
     fn unlink(&mut self, index: u32) {
         let Node { older, younger, list, .. } = self.nodes[index as usize];
         self.nodes[older as usize].younger = younger;
@@ -200,6 +202,7 @@ impl Residency {
     }
 
     /// Makes it the youngest of a list.
+    #[inline]
     fn link(&mut self, index: u32, list: u32) {
         let youngest = std::mem::replace(&mut self.nodes[list as usize].older, index);
         self.nodes[youngest as usize].younger = index;

@@ -53,7 +53,7 @@ impl Spots {
 
 impl Block {
     fn knows(&self, spots: &Spots) -> bool {
-        self.doorkeeper[0] & spots.door[0] != 0 && self.doorkeeper[1] & spots.door[1] != 0
+        (self.doorkeeper[0] & spots.door[0] != 0) & (self.doorkeeper[1] & spots.door[1] != 0)
     }
 
     fn counts(&self, spots: &Spots) -> [u64; ROWS] {
@@ -86,19 +86,16 @@ impl Sketch {
         let spots = Spots::of(hash);
         let block = self.block_of(hash);
         let block = &mut self.blocks[block];
-        if block.knows(&spots) {
-            let counts = block.counts(&spots);
-            let least = least(counts);
-            // Counters above the least are shared with hashes that are seen more often, and are right without this one.
-            if least < FULL {
-                for ((row, (word, shift)), count) in block.counters.iter_mut().zip(spots.counters).zip(counts) {
-                    row[word] += u64::from(count == least) << shift;
-                }
-            }
-        } else {
-            block.doorkeeper[0] |= spots.door[0];
-            block.doorkeeper[1] |= spots.door[1];
+        let counts = block.counts(&spots);
+        let least = least(counts);
+        // No branch: what a hash leads to cannot be predicted. Counters above the least are shared with hashes that are
+        // seen more often, and are right without this one.
+        let counted = block.knows(&spots) & (least < FULL);
+        for ((row, (word, shift)), count) in block.counters.iter_mut().zip(spots.counters).zip(counts) {
+            row[word] += u64::from(counted & (count == least)) << shift;
         }
+        block.doorkeeper[0] |= spots.door[0];
+        block.doorkeeper[1] |= spots.door[1];
         self.seen += 1;
         if self.seen >= self.period {
             self.age();
