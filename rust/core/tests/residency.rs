@@ -333,12 +333,14 @@ proptest! {
     #[test]
     fn it_does_what_plain_lists_do(limit in 0..50usize, steps in vec(step(), 1..300)) {
         let (mut residency, mut model) = (Residency::new(limit), Model::new(limit));
-        let mut busy = BTreeSet::new();
+        let (mut busy, mut most) = (BTreeSet::new(), 0);
         for step in steps {
             match step {
                 Step::Insert(number) => {
                     let place = residency.insert(hash(number));
                     model.insert(place, hash(number));
+                    most = most.max(residency.len());
+                    prop_assert!((place as usize) < most, "a place that was free is not used");
                 }
                 Step::Touch(place) => {
                     residency.touch(place);
