@@ -3,17 +3,26 @@
 //! A unit is settled when `append` returns. Nothing outlives the journal object; closing keeps the content, so that an
 //! engine that stops and starts on it finds everything again.
 
+mod blocks;
+
 use crate::error::{Result, StoreError};
 use crate::io::Door;
-use crate::journal::{EntityKey, Journal, JournalStats, Outcome, Read, StoredEvent, Ticket, Unit};
-use hashbrown::{HashMap, HashTable};
+use crate::journal::{
+    Content, EntityKey, Journal, JournalStats, MAX_METADATA_BYTES, Outcome, Read, Record, StoredCommand, StoredEvent,
+    StoredRejection, Ticket, Unit,
+};
+use blocks::{Blocks, Command, EVENT_BYTES, Extra, Head, Place, Stored};
+use hashbrown::{Equivalent, HashMap, HashTable};
 use parking_lot::Mutex;
+use std::ops::Range;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
-/// Payloads are kept in blocks of this many bytes; a larger payload gets a block of its own.
-const BLOCK_BYTES: usize = 1 << 20;
+/// What is copied for a reader at a time.
+const PAGE_BYTES: usize = 1 << 16;
+/// Commands copied for a reader at a time.
+const PAGE_COMMANDS: usize = 64;
 
 /// A journal that keeps everything in memory.
 #[derive(Debug)]
@@ -29,31 +38,67 @@ pub struct MemoryJournal {
 struct Inner {
     entities: Vec<Entity>,
     by_key: HashTable<u32>,
-    events: Vec<Event>,
-    names: Vec<Arc<str>>,
-    name_numbers: HashMap<Arc<str>, u32>,
-    blocks: Vec<Vec<u8>>,
-    bytes: u64,
+    types: Types,
+    blocks: Blocks,
+    /// Entities with an event or a state.
+    stored: u64,
+    events: u64,
     units: u64,
+    bytes: u64,
     time: u64,
 }
 
 #[derive(Debug)]
 struct Entity {
     key: EntityKey,
-    events: Vec<usize>,
+    revision: u64,
+    last: Option<Place>,
 }
 
-#[derive(Debug, Clone, Copy)]
-struct Event {
-    entity: u32,
-    name: u32,
+/// The types that events have had, by number. Readers keep the list as it was.
+#[derive(Debug, Default)]
+struct Types {
+    all: Arc<Vec<Type>>,
+    numbers: HashMap<Type, usize>,
+    last: usize,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+struct Type {
+    name: Arc<str>,
     version: u32,
-    block: u32,
-    start: u32,
-    len: u32,
-    revision: u64,
-    time: u64,
+}
+
+#[derive(Hash)]
+struct Wanted<'a> {
+    name: &'a str,
+    version: u32,
+}
+
+impl Equivalent<Type> for Wanted<'_> {
+    #[inline]
+    fn equivalent(&self, held: &Type) -> bool {
+        self.version == held.version && *self.name == *held.name
+    }
+}
+
+impl Types {
+    #[inline]
+    fn number(&mut self, record: &Record<'_>) -> usize {
+        let wanted = Wanted { name: record.name, version: record.version };
+        // Events of one type tend to follow each other.
+        if !self.all.get(self.last).is_some_and(|held| wanted.equivalent(held)) {
+            self.last = self.numbers.get(&wanted).copied().unwrap_or_else(|| self.add(record));
+        }
+        self.last
+    }
+
+    fn add(&mut self, record: &Record<'_>) -> usize {
+        let (number, added) = (self.all.len(), Type { name: Arc::from(record.name), version: record.version });
+        Arc::make_mut(&mut self.all).push(added.clone());
+        self.numbers.insert(added, number);
+        number
+    }
 }
 
 impl MemoryJournal {
@@ -83,147 +128,207 @@ impl Inner {
         self.by_key.find(entity.hash(), |&n| self.entities.get(n as usize).is_some_and(|e| e.key.is(entity))).copied()
     }
 
+    fn get(&self, entity: &EntityKey) -> Option<&Entity> {
+        self.entities.get(self.find(entity)? as usize)
+    }
+
     fn insert(&mut self, entity: &EntityKey) -> u32 {
         let n = u32::try_from(self.entities.len()).unwrap_or(u32::MAX);
-        self.entities.push(Entity { key: entity.clone(), events: Vec::new() });
+        self.entities.push(Entity { key: entity.clone(), revision: 0, last: None });
         let entities = &self.entities;
         self.by_key.insert_unique(entity.hash(), n, |&n| entities.get(n as usize).map_or(0, |e| e.key.hash()));
         n
     }
 
-    fn revision(&self, entity: &EntityKey) -> u64 {
-        self.find(entity).and_then(|n| self.entities.get(n as usize)).map_or(0, |e| e.events.len() as u64)
-    }
-
-    fn name_number(&mut self, name: &str) -> u32 {
-        // Events of one type tend to follow each other.
-        let last = self.events.last().map_or(0, |event| event.name);
-        if self.names.get(last as usize).is_some_and(|held| **held == *name) {
-            return last;
+    fn append(&mut self, unit: &Unit<'_>, now: u64) -> Result<Ticket> {
+        let found = self.find(unit.entity);
+        let (actual, before) =
+            found.and_then(|n| self.entities.get(n as usize)).map_or((0, None), |e| (e.revision, e.last));
+        if actual + 1 != unit.first_revision {
+            return Err(StoreError::Conflict {
+                kind: Arc::clone(&unit.entity.kind),
+                id: Arc::clone(&unit.entity.id),
+                expected: unit.first_revision.saturating_sub(1),
+                actual,
+            });
         }
-        if let Some(&n) = self.name_numbers.get(name) {
-            return n;
-        }
-        let n = u32::try_from(self.names.len()).unwrap_or(u32::MAX);
-        let name: Arc<str> = Arc::from(name);
-        self.names.push(Arc::clone(&name));
-        self.name_numbers.insert(name, n);
-        n
-    }
-
-    fn keep(&mut self, payload: &[u8]) -> (u32, u32) {
-        let fits = self.blocks.last().is_some_and(|b| b.capacity() - b.len() >= payload.len());
-        if !fits {
-            self.blocks.push(Vec::with_capacity(BLOCK_BYTES.max(payload.len())));
-        }
-        let number = u32::try_from(self.blocks.len().saturating_sub(1)).unwrap_or(u32::MAX);
-        let Some(block) = self.blocks.last_mut() else { return (0, 0) };
-        let start = u32::try_from(block.len()).unwrap_or(u32::MAX);
-        block.extend_from_slice(payload);
-        self.bytes += payload.len() as u64;
-        (number, start)
-    }
-
-    fn stored(&self, index: usize) -> Option<(&EntityKey, StoredEvent<'_>)> {
-        let event = self.events.get(index)?;
-        let entity = self.entities.get(event.entity as usize)?;
-        let block = self.blocks.get(event.block as usize)?;
-        let payload = block.get(event.start as usize..(event.start + event.len) as usize)?;
-        let stored = StoredEvent {
-            revision: event.revision,
-            position: index as u64 + 1,
-            time: event.time,
-            name: self.names.get(event.name as usize)?,
-            version: event.version,
-            payload,
+        let entity = found.unwrap_or_else(|| self.insert(unit.entity));
+        self.time = self.time.max(now);
+        let (is_state, records) = match &unit.content {
+            Content::Events(events) => (false, *events),
+            Content::State(state) => (true, std::slice::from_ref(state)),
         };
-        Some((&entity.key, stored))
+        let command = unit.command.map(|command| Command {
+            id: command.id,
+            fingerprint: command.fingerprint,
+            rejection: command.rejection.map(|record| (self.types.number(&record) as u64, record.payload)),
+        });
+        let extra = Extra { is_state, metadata: unit.metadata, command };
+        let events = records.len() as u64;
+        let head =
+            Head { entity, before, revision: unit.first_revision, position: self.events + 1, time: self.time, events };
+        let payloads: usize = records.iter().map(|record| record.payload.len()).sum();
+        let place = self.blocks.begin(&head, &extra, payloads + records.len() * EVENT_BYTES);
+        for record in records {
+            self.blocks.event(self.types.number(record) as u64, record.payload);
+        }
+        if let Some(entity) = self.entities.get_mut(entity as usize) {
+            entity.revision += events;
+            entity.last = Some(place);
+        }
+        self.stored += u64::from(actual == 0 && events > 0);
+        self.bytes += payloads as u64;
+        self.events += events;
+        self.units += 1;
+        Ok(self.units)
+    }
+
+    /// The entity's units from the one that holds revision `from`, the last first.
+    fn places(&self, entity: &Entity, from: u64) -> Vec<Place> {
+        let mut places = Vec::new();
+        let mut next = entity.last.filter(|_| from <= entity.revision);
+        while let Some(place) = next
+            && let Some((revision, before)) = self.blocks.link(place)
+        {
+            places.push(place);
+            next = before.filter(|_| revision > from);
+        }
+        places
+    }
+
+    /// The entity's units from this one back.
+    fn back_from(&self, last: Option<Place>) -> impl Iterator<Item = Stored<'_>> {
+        std::iter::successors(last.and_then(|place| self.blocks.unit(place)), |unit| {
+            unit.head.before.and_then(|place| self.blocks.unit(place))
+        })
     }
 }
 
-/// An event copied out of the journal, so that it can be shown without a lock.
+/// Events copied out of the journal, so that they can be shown without a lock.
+struct Page {
+    types: Arc<Vec<Type>>,
+    keys: Vec<EntityKey>,
+    events: Vec<Copied>,
+    bytes: Vec<u8>,
+}
+
 struct Copied {
+    key: usize,
+    kind: u64,
     revision: u64,
     position: u64,
     time: u64,
-    name: Arc<str>,
-    version: u32,
-    payload: Vec<u8>,
+    payload: Range<usize>,
+    metadata: Range<usize>,
+    is_state: bool,
 }
 
-impl Copied {
-    fn shown(&self) -> StoredEvent<'_> {
-        StoredEvent {
-            revision: self.revision,
-            position: self.position,
-            time: self.time,
-            name: &self.name,
-            version: self.version,
-            payload: &self.payload,
+impl Page {
+    fn new(inner: &Inner) -> Self {
+        Self { types: Arc::clone(&inner.types.all), keys: Vec::new(), events: Vec::new(), bytes: Vec::new() }
+    }
+
+    fn is_full(&self) -> bool {
+        self.bytes.len() + self.events.len() * size_of::<Copied>() >= PAGE_BYTES
+    }
+
+    fn copy(&mut self, bytes: &[u8]) -> Range<usize> {
+        let start = self.bytes.len();
+        self.bytes.extend_from_slice(bytes);
+        start..self.bytes.len()
+    }
+
+    /// Adds the events of a unit, but for its first `skip`, or its state.
+    fn add(&mut self, unit: &Stored<'_>, skip: u64, key: &EntityKey) {
+        let Stored { head, extra, events } = *unit;
+        if skip >= head.events {
+            return;
         }
+        let metadata = self.copy(extra.metadata);
+        if self.keys.last().is_none_or(|last| !last.is(key)) {
+            self.keys.push(key.clone());
+        }
+        for (n, (kind, payload)) in (0..).zip(events) {
+            if n < skip {
+                continue;
+            }
+            let payload = self.copy(payload);
+            self.events.push(Copied {
+                key: self.keys.len() - 1,
+                kind,
+                revision: head.revision + n,
+                position: head.position + n,
+                time: head.time,
+                payload,
+                metadata: metadata.clone(),
+                is_state: extra.is_state,
+            });
+        }
+    }
+
+    fn shown(&self) -> impl Iterator<Item = (&EntityKey, StoredEvent<'_>)> {
+        self.events.iter().filter_map(|event| {
+            let of = self.types.get(usize::try_from(event.kind).ok()?)?;
+            let payload = self.bytes.get(event.payload.clone())?;
+            let metadata = self.bytes.get(event.metadata.clone())?;
+            let Copied { revision, position, time, is_state, .. } = *event;
+            let (name, version) = (&*of.name, of.version);
+            let shown = StoredEvent { revision, position, time, name, version, payload, metadata, is_state };
+            Some((self.keys.get(event.key)?, shown))
+        })
     }
 }
 
-impl MemoryJournal {
-    /// The events of an entity that follow its first `skip`, up to some bytes, and its last revision.
-    fn page(&self, entity: &EntityKey, skip: usize) -> (Vec<Copied>, u64) {
-        let inner = self.inner.lock();
-        let Some(found) = inner.find(entity).and_then(|n| inner.entities.get(n as usize)) else {
-            return (Vec::new(), 0);
-        };
-        let mut bytes = 0;
-        let mut page = Vec::new();
-        for &index in found.events.iter().skip(skip) {
-            let (Some((_, event)), Some(at)) = (inner.stored(index), inner.events.get(index)) else { break };
-            bytes += event.payload.len();
-            page.push(Copied {
-                revision: event.revision,
-                position: event.position,
-                time: event.time,
-                name: inner.names.get(at.name as usize).map_or_else(|| Arc::from(event.name), Arc::clone),
-                version: event.version,
-                payload: event.payload.to_vec(),
-            });
-            if bytes > BLOCK_BYTES {
-                break;
+/// What is stored of a command, copied out of the journal.
+struct CopiedCommand {
+    id: String,
+    fingerprint: [u8; 16],
+    revision: u64,
+    time: u64,
+    rejection: Option<(u64, Vec<u8>)>,
+}
+
+impl CopiedCommand {
+    fn of(unit: &Stored<'_>) -> Option<Self> {
+        let Stored { head, extra, .. } = unit;
+        let Command { id, fingerprint, rejection } = extra.command?;
+        Some(Self {
+            id: id.to_owned(),
+            fingerprint,
+            revision: (head.revision + head.events).saturating_sub(1),
+            time: head.time,
+            rejection: rejection.map(|(kind, payload)| (kind, payload.to_vec())),
+        })
+    }
+
+    fn shown<'a>(&'a self, types: &'a [Type]) -> Option<StoredCommand<'a>> {
+        let rejection = match &self.rejection {
+            None => None,
+            Some((kind, payload)) => {
+                let of = types.get(usize::try_from(*kind).ok()?)?;
+                Some(StoredRejection { name: &of.name, version: of.version, payload })
             }
-        }
-        (page, found.events.len() as u64)
+        };
+        let Self { id, fingerprint, revision, time, .. } = self;
+        Some(StoredCommand { id, fingerprint: *fingerprint, revision: *revision, time: *time, rejection })
     }
 }
 
 impl Journal for MemoryJournal {
     fn append(&self, unit: &Unit<'_>) -> Result<Ticket> {
         self.check_process()?;
+        if unit.metadata.len() > MAX_METADATA_BYTES {
+            return Err(StoreError::too_large(unit.entity, unit.metadata.len(), MAX_METADATA_BYTES));
+        }
         let now = self.door.wall_nanos_at_tick();
         let mut inner = self.inner.lock();
-        let found = inner.find(unit.entity);
-        let held = found.and_then(|n| inner.entities.get(n as usize)).map_or(0, |e| e.events.len() as u64);
-        if held + 1 != unit.first_revision {
-            return Err(StoreError::Conflict {
-                kind: Arc::clone(&unit.entity.kind),
-                id: Arc::clone(&unit.entity.id),
-                expected: unit.first_revision.saturating_sub(1),
-                actual: held,
-            });
-        }
-        let time = now.max(inner.time);
-        inner.time = time;
-        let entity = found.unwrap_or_else(|| inner.insert(unit.entity));
-        for (record, revision) in unit.records.iter().zip(unit.first_revision..) {
-            let name = inner.name_number(record.name);
-            let (block, start) = inner.keep(record.payload);
-            let index = inner.events.len();
-            let len = u32::try_from(record.payload.len()).unwrap_or(u32::MAX);
-            inner.events.push(Event { entity, name, version: record.version, block, start, len, revision, time });
-            if let Some(entity) = inner.entities.get_mut(entity as usize) {
-                entity.events.push(index);
-            }
-        }
-        inner.units += 1;
-        let ticket = inner.units;
+        let ticket = inner.append(unit, now)?;
         self.settled.store(ticket, Ordering::Release);
         Ok(ticket)
+    }
+
+    fn is_congested(&self) -> bool {
+        false
     }
 
     fn kick(&self) {}
@@ -244,7 +349,7 @@ impl Journal for MemoryJournal {
 
     fn revision(&self, entity: &EntityKey) -> Result<u64> {
         self.check_process()?;
-        Ok(self.inner.lock().revision(entity))
+        Ok(self.inner.lock().get(entity).map_or(0, |held| held.revision))
     }
 
     fn kinds_of(&self, id: &str) -> Vec<Arc<str>> {
@@ -254,7 +359,7 @@ impl Journal for MemoryJournal {
             .by_key
             .iter_hash(hash)
             .filter_map(|&n| inner.entities.get(n as usize))
-            .filter(|e| &*e.key.id == id)
+            .filter(|e| e.revision > 0 && &*e.key.id == id)
             .map(|e| Arc::clone(&e.key.kind))
             .collect();
         kinds.sort();
@@ -268,40 +373,100 @@ impl Journal for MemoryJournal {
         visit: &mut dyn FnMut(StoredEvent<'_>) -> Read,
     ) -> Result<u64> {
         self.check_process()?;
-        let mut next = usize::try_from(from.saturating_sub(1)).unwrap_or(usize::MAX);
-        loop {
-            let (page, last) = self.page(entity, next);
-            if page.is_empty() {
-                return Ok(last);
-            }
-            next += page.len();
-            for event in &page {
-                if visit(event.shown()) == Read::Enough {
-                    return Ok(last);
+        let (mut places, last) = {
+            let inner = self.inner.lock();
+            inner.get(entity).map_or((Vec::new(), 0), |held| (inner.places(held, from), held.revision))
+        };
+        while !places.is_empty() {
+            let page = {
+                let inner = self.inner.lock();
+                let mut page = Page::new(&inner);
+                while !page.is_full()
+                    && let Some(unit) = places.pop().and_then(|place| inner.blocks.unit(place))
+                {
+                    if !unit.extra.is_state {
+                        page.add(&unit, from.saturating_sub(unit.head.revision), entity);
+                    }
                 }
+                page
+            };
+            if page.shown().any(|(_, event)| visit(event) == Read::Enough) {
+                break;
             }
         }
+        Ok(last)
     }
 
-    fn read_from(&self, from: u64, visit: &mut dyn FnMut(&EntityKey, StoredEvent<'_>) -> Read) -> Result<()> {
+    fn read_state(&self, entity: &EntityKey, at: u64, visit: &mut dyn FnMut(StoredEvent<'_>)) -> Result<u64> {
         self.check_process()?;
-        let inner = self.inner.lock();
-        let first = usize::try_from(from.saturating_sub(1)).unwrap_or(usize::MAX);
-        for index in first..inner.events.len() {
-            if let Some((key, event)) = inner.stored(index)
-                && visit(key, event) == Read::Enough
-            {
+        let (page, last) = {
+            let inner = self.inner.lock();
+            let mut page = Page::new(&inner);
+            let Some(held) = inner.get(entity) else { return Ok(0) };
+            let wanted = |unit: &Stored<'_>| unit.extra.is_state && unit.head.revision <= at;
+            if let Some(unit) = inner.back_from(held.last).find(wanted) {
+                page.add(&unit, 0, entity);
+            }
+            (page, held.revision)
+        };
+        page.shown().for_each(|(_, state)| visit(state));
+        Ok(last)
+    }
+
+    fn read_commands(
+        &self,
+        entity: &EntityKey,
+        since: u64,
+        visit: &mut dyn FnMut(StoredCommand<'_>) -> Read,
+    ) -> Result<()> {
+        self.check_process()?;
+        let mut next = self.inner.lock().get(entity).and_then(|held| held.last);
+        while next.is_some() {
+            let (page, types) = {
+                let inner = self.inner.lock();
+                let mut page = Vec::new();
+                while page.len() < PAGE_COMMANDS
+                    && let Some(unit) = next.and_then(|place| inner.blocks.unit(place))
+                {
+                    next = unit.head.before.filter(|_| unit.head.time >= since);
+                    page.extend(CopiedCommand::of(&unit).filter(|command| command.time >= since));
+                }
+                (page, Arc::clone(&inner.types.all))
+            };
+            if page.iter().filter_map(|command| command.shown(&types)).any(|command| visit(command) == Read::Enough) {
                 break;
             }
         }
         Ok(())
     }
 
+    fn read_from(&self, from: u64, visit: &mut dyn FnMut(&EntityKey, StoredEvent<'_>) -> Read) -> Result<()> {
+        self.check_process()?;
+        let mut place = self.inner.lock().blocks.seek(from);
+        loop {
+            let page = {
+                let inner = self.inner.lock();
+                let mut page = Page::new(&inner);
+                while !page.is_full()
+                    && let Some(unit) = inner.blocks.unit(place)
+                    && let Some(entity) = inner.entities.get(unit.head.entity as usize)
+                {
+                    page.add(&unit, from.saturating_sub(unit.head.position), &entity.key);
+                    place = unit.events.end();
+                }
+                page
+            };
+            if page.events.is_empty() || page.shown().any(|(key, event)| visit(key, event) == Read::Enough) {
+                return Ok(());
+            }
+        }
+    }
+
     fn stats(&self) -> JournalStats {
         let inner = self.inner.lock();
         JournalStats {
-            position: inner.events.len() as u64,
-            entities: inner.entities.len() as u64,
+            position: inner.events,
+            entities: inner.stored,
             units: inner.units,
             batches: inner.units,
             bytes: inner.bytes,

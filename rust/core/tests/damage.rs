@@ -5,7 +5,7 @@
 
 use ego_core::StoreError;
 use ego_core::io::RealDoor;
-use ego_core::journal::{EntityKey, Journal, Outcome, Read, Record, Unit};
+use ego_core::journal::{Content, EntityKey, Journal, Outcome, Read, Record, Unit};
 use ego_core::log::{Log, LogOptions};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -30,7 +30,9 @@ fn fill(log: &Log, count: u64) {
     let first = log.revision(&key("a")).unwrap() + 1;
     for revision in first..first + count {
         let records = [Record { name: "E", version: 1, payload: &[revision as u8; 500] }];
-        let ticket = log.append(&Unit { entity: &key("a"), first_revision: revision, records: &records }).unwrap();
+        let content = Content::Events(&records);
+        let unit = Unit { entity: &key("a"), first_revision: revision, content, command: None, metadata: &[] };
+        let ticket = log.append(&unit).unwrap();
         log.kick();
         while log.settled() < ticket {
             bell.recv().unwrap();
