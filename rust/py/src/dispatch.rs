@@ -9,6 +9,7 @@ use crate::engine::{Call, Callback, Engine, Mode, Run};
 use crate::entity::{Entity, Live, Message, Wants};
 use crate::fast::attached;
 use crate::pending::{self, Then, Verdict, Waiting};
+use crate::replay;
 use crate::turn::{self, Fate, fate};
 use crate::{error, logging, wake};
 use ego_core::entities::mailbox::Full;
@@ -189,7 +190,7 @@ impl<'a, 'py> At<'a, 'py> {
         });
         let ready = self.check_poison(wish).and_then(|()| match live {
             Some(live) => Ok(live),
-            None => turn::load(py, &*run.journal, entity),
+            None => replay::load(py, &*run.journal, entity),
         });
         let mut live = match ready {
             Ok(live) => live,

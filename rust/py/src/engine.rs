@@ -10,7 +10,7 @@ use crate::kind::{Kind, KindSpec};
 use crate::pending::{self, Then, Waiting};
 use crate::store::{self, Store};
 use crate::wake::{Bell, Home};
-use crate::{error, task, turn};
+use crate::{error, replay, task};
 use ego_core::StoreError;
 use ego_core::entities::slot::Entry;
 use ego_core::journal::{Journal, MAX_NAME_BYTES};
@@ -399,7 +399,7 @@ impl Engine {
         let loaded = match entry {
             Entry::Taken => return Ok(reference),
             Entry::Live(live) => Ok(live),
-            Entry::Cold => turn::load(py, &*run.journal, &entity),
+            Entry::Cold => replay::load(py, &*run.journal, &entity),
         };
         let loaded = loaded.map(|live: Live| entity.put(py, live, entity.generation(py)));
         At { py, engine: slf, run: &run, entity: &entity }.pass_on()?;

@@ -17,6 +17,7 @@ mod future;
 mod kind;
 mod logging;
 mod pending;
+mod replay;
 mod store;
 mod task;
 mod turn;

@@ -1,20 +1,18 @@
-//! The only code that calls a user's handler: load, decide, fold, encode, append.
+//! The only code that calls `handle_command`: decide, fold, encode, append.
 //!
 //! The caller holds the entity's turn. State and revision move on after the journal accepted the unit and not before;
 //! whatever is raised until then leaves everything as it was. Nothing here waits, and no lock is held while Python
 //! runs.
 
-use crate::context::Frame;
 use crate::entity::{Entity, Live};
 use crate::error;
 use crate::fast::attached;
+use crate::replay::ours;
 use ego_core::StoreError;
-use ego_core::journal::{Journal, Outcome, Read, Record, StoredEvent, Ticket, Unit};
+use ego_core::journal::{Journal, Outcome, Record, Ticket, Unit};
 use pyo3::IntoPyObjectExt;
-use pyo3::exceptions::PyException;
 use pyo3::prelude::*;
-use pyo3::types::{PyBytes, PyList, PyString, PyTuple};
-use std::sync::Arc;
+use pyo3::types::{PyBytes, PyList, PyTuple};
 
 /// What the journal says about a ticket.
 pub(crate) enum Fate {
@@ -44,91 +42,6 @@ pub(crate) fn fate(journal: &dyn Journal, ticket: Ticket) -> Fate {
 #[inline]
 pub(crate) fn shown<'py>(py: Python<'py>, live: &Live) -> PyResult<Bound<'py, PyTuple>> {
     PyTuple::new(py, [live.state.bind(py).clone(), live.revision.into_bound_py_any(py)?])
-}
-
-/// Brings an entity into memory from what is durable of it.
-pub(crate) fn load(py: Python<'_>, journal: &dyn Journal, entity: &Arc<Entity>) -> PyResult<Live> {
-    let frame = Frame::new(entity, 0);
-    let live = frame.run(|| load_under_frame(py, journal, entity))?;
-    entity.declared.set(py, true);
-    Ok(live)
-}
-
-fn load_under_frame(py: Python<'_>, journal: &dyn Journal, entity: &Arc<Entity>) -> PyResult<Live> {
-    let kind = &entity.kind;
-    let behavior = kind.create.call(py, [&PyString::new(py, &entity.key.id)])?;
-    let mut state = kind.initial_state.call(py, [&behavior])?;
-    kind.check_state(&state, &entity.key, "initial_state")?;
-    let mut revision = 0;
-    let mut folded = Ok(());
-    let read = journal.read_entity(&entity.key, 1, &mut |event| match replay(py, entity, &behavior, &state, &event) {
-        Ok(next) => {
-            state = next;
-            revision = event.revision;
-            Read::More
-        }
-        Err(failure) => {
-            folded = Err(failure);
-            Read::Enough
-        }
-    });
-    read.map_err(|failure| error::storage(py, &failure))?;
-    folded?;
-    Ok(Live { behavior: behavior.unbind(), state: state.unbind(), revision, last_ticket: 0 })
-}
-
-fn unknown_event(py: Python<'_>, entity: &Entity, event: &StoredEvent<'_>) -> PyErr {
-    let StoredEvent { name, version, revision, .. } = *event;
-    let message =
-        format!("event {revision} is stored as {name:?} version {version}, which no event type of this kind declares");
-    let facts = (|| {
-        Ok([
-            ("name", name.into_bound_py_any(py)?),
-            ("version", version.into_bound_py_any(py)?),
-            ("revision", revision.into_bound_py_any(py)?),
-        ])
-    })();
-    match facts {
-        Ok(facts) => error::with(py, "UnknownEventError", &entity.key, &message, &facts),
-        Err(failure) => failure,
-    }
-}
-
-fn replay<'py>(
-    py: Python<'py>,
-    entity: &Entity,
-    behavior: &Bound<'py, PyAny>,
-    state: &Bound<'py, PyAny>,
-    event: &StoredEvent<'_>,
-) -> PyResult<Bound<'py, PyAny>> {
-    let kind = &entity.kind;
-    let Some(decoder) = kind.decoder(event.name, event.version) else { return Err(unknown_event(py, entity, event)) };
-    let decoded = decoder.decode.call(py, [&PyBytes::new(py, event.payload)]).map_err(|failure| {
-        let message = format!("stored event {} cannot be decoded", event.revision);
-        ours(py, failure, |_| Ok(error::about(py, "CodecError", &entity.key, &message)))
-    })?;
-    let folded = kind.handle_event.call(py, [behavior, &decoded, state]).and_then(|folded| {
-        kind.check_state(&folded, &entity.key, "handle_event")?;
-        Ok(folded)
-    });
-    folded.map_err(|failure| {
-        ours(py, failure, |_| {
-            let message = format!("handle_event does not take stored event {}", event.revision);
-            let fact = ("revision", event.revision.into_bound_py_any(py)?);
-            Ok(error::with(py, "ReplayError", &entity.key, &message, &[fact]))
-        })
-    })
-}
-
-/// An error of ours with the user's as its cause; what is no `Exception` stays what it is.
-fn ours(py: Python<'_>, failure: PyErr, make: impl FnOnce(&PyErr) -> PyResult<PyErr>) -> PyErr {
-    if !failure.is_instance_of::<PyException>(py) {
-        return failure;
-    }
-    match make(&failure) {
-        Ok(made) => error::from_cause(py, made, failure),
-        Err(broken) => broken,
-    }
 }
 
 /// Runs `handle_command` and what follows from it. Gives the awaitable of an `async def` handler back.
