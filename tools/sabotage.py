@@ -65,8 +65,8 @@ SABOTAGES = (
         (
             (
                 "rust/core/src/log/format.rs",
-                "if u32_at(bytes, 4) != crc32c::crc32c(covered) {",
-                "if u32_at(bytes, 4) != crc32c::crc32c(covered) && covered.is_empty() {",
+                "if u32_at(bytes, 4) != crc32c(covered) {",
+                "if u32_at(bytes, 4) != crc32c(covered) && covered.is_empty() {",
             ),
         ),
         rust="damage",
