@@ -57,7 +57,7 @@ class Kind(Generic[C, S]):
             raise ConfigError(f"create must be a function from an id to a behavior, not {create!r}", option="create")
         self.behavior = behavior
         self.create = create
-        self.passivate_after = None if passivate_after is None else _seconds("passivate_after", passivate_after)
+        self.passivate_after = None if passivate_after is None else check_passivate_after(passivate_after)
         self.keep_command_ids = check_int("keep_command_ids", keep_command_ids, 0, MAX_COMMAND_IDS)
         self.keep_command_ids_for = _seconds("keep_command_ids_for", keep_command_ids_for)
 
@@ -81,6 +81,11 @@ def check_behavior(behavior: object) -> None:
     missing = sorted(behavior.__abstractmethods__)
     if missing:
         raise ConfigError(f"{place(behavior)} does not define {', '.join(missing)}")
+
+
+def check_passivate_after(value: object) -> float:
+    """A number of seconds after which an entity leaves the memory."""
+    return _seconds("passivate_after", value)
 
 
 def _seconds(option: str, value: object) -> float:

@@ -1,8 +1,9 @@
 """The kinds of one engine: checked once when they are registered, found by class or by name."""
 
-from collections.abc import Generator, Iterable, Iterator
-from contextlib import contextmanager
-from typing import Any, cast
+from collections.abc import Iterable, Iterator
+from typing import Any, Final, cast
+
+import msgspec
 
 from ego._behaviors import AnyBehavior, DurableStateBehavior
 from ego._codec import Identity, codec_of, one_name_twice
@@ -16,6 +17,9 @@ from ego._types import Declared, place, type_arguments
 from ego._upcasts import upcasting
 
 
+_FINGERPRINT: Final = msgspec.msgpack.Encoder(order="deterministic").encode
+
+
 class Registered:
     """A kind that passed its checks."""
 
@@ -23,7 +27,6 @@ class Registered:
         self.kind = kind
         self.is_durable_state = issubclass(kind.behavior, DurableStateBehavior)
         self.name = check_name(f"{place(kind.behavior)}.kind", kind.behavior.kind)
-        self._declared: AnyBehavior | None = None
         arguments = type_arguments(kind.behavior)
         _check_states(self.name, arguments.states)
         if self.is_durable_state:
@@ -41,15 +44,20 @@ class Registered:
         return KindSpec(
             name=self.name,
             behavior=behavior,
+            is_durable_state=self.is_durable_state,
             create=self._create,
             handle_command=behavior.handle_command,
             handle_event=None if self.is_durable_state else behavior.handle_event,
             initial_state=behavior.initial_state,
             state_types=_classes(self._arguments.states),
             command_types=None if self._arguments.commands is None else _classes(self._arguments.commands),
-            event_names=self.codec.names,
+            stored_names=self.codec.names,
             decoders=self.codec.decoders,
             encode=self.codec.encode,
+            fingerprint=_FINGERPRINT,
+            keep_command_ids=self.kind.keep_command_ids,
+            keep_command_ids_for=self.kind.keep_command_ids_for,
+            passivate_after=self.kind.passivate_after,
         )
 
     def follow_upcasts(self) -> bool:
@@ -63,19 +71,8 @@ class Registered:
         self.codec = self.codec._replace(decoders=decoders)
         return True
 
-    @contextmanager
-    def declaring(self, behavior: AnyBehavior) -> Generator[str]:
-        """Within it, the entity with the id of that object is made by taking the object."""
-        if not hasattr(behavior, "id"):
-            raise ConfigError(f"{behavior!r} has no id; its __init__ must call super().__init__(entity_id)")
-        self._declared = behavior
-        try:
-            yield behavior.id
-        finally:
-            self._declared = None
-
-    def _create(self, entity_id: str) -> AnyBehavior:
-        made: object = self._declared
+    def _create(self, entity_id: str, declared: AnyBehavior | None) -> AnyBehavior:
+        made: object = declared
         if made is None:
             made = (self.kind.create or self.kind.behavior)(entity_id)
         if not isinstance(made, self.kind.behavior) or getattr(made, "id", None) != entity_id:
@@ -122,11 +119,17 @@ class Registry:
             return same
         registered = Registered(kind)
         self._check_names(registered)
-        registered.number = self._native.register(registered.spec())
+        registered.number = self._native.register(registered.spec(), None)
         self._by_class[kind.behavior] = registered
         self._by_name[registered.name] = registered
         self._stored_types.update({identity: cls for cls, identity in registered.codec.names.items()})
         return registered
+
+    def follow_upcasts(self) -> None:
+        """Has every kind read with the upcasts that there are by now. Called when an engine starts."""
+        for registered in self:
+            if registered.follow_upcasts():
+                self._native.register(registered.spec(), registered.number)
 
     def _check_names(self, new: Registered) -> None:
         if (other := self._by_name.get(new.name)) is not None:

@@ -13,7 +13,6 @@ use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyBool, PyDict, PyTuple};
 use rustix::event::{EventfdFlags, eventfd};
-use rustix::time::{ClockId, clock_gettime};
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -211,26 +210,6 @@ pub fn running_or_none(py: Python<'_>) -> PyResult<Bound<'_, PyAny>> {
 /// `RuntimeError` where none does.
 pub fn running_loop(py: Python<'_>) -> PyResult<Bound<'_, PyAny>> {
     py.import("asyncio")?.getattr("get_running_loop")?.call0()
-}
-
-/// Nanoseconds of the clock that deadlines are on.
-#[must_use]
-pub fn monotonic_nanos() -> u64 {
-    nanos_of(ClockId::Monotonic)
-}
-
-/// The time to count a wait of `nanos` from. A long one is counted from the coarse clock, which is a few milliseconds
-/// late and takes a fifth of the time to read.
-#[must_use]
-pub fn now_for(nanos: u64) -> u64 {
-    const COARSE: u64 = 10_000_000;
-    if nanos < 100 * COARSE { monotonic_nanos() } else { nanos_of(ClockId::MonotonicCoarse).saturating_add(COARSE) }
-}
-
-fn nanos_of(clock: ClockId) -> u64 {
-    let now = clock_gettime(clock);
-    let seconds = u64::try_from(now.tv_sec).unwrap_or(0);
-    seconds.saturating_mul(1_000_000_000).saturating_add(u64::try_from(now.tv_nsec).unwrap_or(0))
 }
 
 /// The current context, copied.

@@ -11,5 +11,6 @@ pub mod io;
 pub mod journal;
 pub mod log;
 pub mod memory;
+pub mod metadata;
 
 pub use error::StoreError;

@@ -1,18 +1,17 @@
 //! The native half of `ego.Engine`: kinds, live entities, and one run between start and stop.
 
+use crate::clock::HandClock;
 use crate::context::{self, Tell};
-use crate::dispatch::At;
-use crate::entity::{Entity, Live, Running, Tally};
+use crate::entity::{Entity, House, Running};
 use crate::entity_ref::EntityRef;
-use crate::kind::{Kind, KindSpec};
+use crate::kind::{self, Kind, KindSpec};
 use crate::pending::{self, Then, Waiting};
 use crate::run::{Callbacks, Lane, Run};
 use crate::store::{self, Store};
-use crate::{error, task, turn};
+use crate::{error, task};
 use ego_answer::answer::{Answer, Phase};
 use ego_answer::cell::{GilCell, GilValue};
 use ego_answer::wake::{Bell, Home};
-use ego_core::entities::slot::Entry;
 use ego_core::journal::MAX_NAME_BYTES;
 use hashbrown::{HashMap, HashTable};
 use pyo3::exceptions::{PyIndexError, PyRuntimeError};
@@ -40,7 +39,7 @@ pub(crate) struct Engine {
     name: String,
     pub(crate) mailbox_capacity: usize,
     pub(crate) mode: GilValue<Mode>,
-    pub(crate) tally: Arc<Tally>,
+    pub(crate) house: Arc<House>,
     kinds: GilCell<Vec<Arc<Kind>>>,
     entities: GilCell<HashTable<Arc<Entity>>>,
     pub(crate) run: GilCell<Option<Arc<Run>>>,
@@ -76,7 +75,15 @@ impl Engine {
         if !entity.dropped.get(py) {
             return Arc::clone(entity);
         }
-        self.entity(py, &entity.kind, &entity.key.id)
+        // The kind may read more payloads since the last start.
+        let kind = self.kinds.borrow(py).get(entity.kind.number).cloned();
+        self.entity(py, kind.as_ref().unwrap_or(&entity.kind), &entity.key.id)
+    }
+
+    fn find(&self, py: Python<'_>, kind: &Arc<Kind>, id: &str) -> Option<Arc<Entity>> {
+        let hash = ego_core::entities::shard::entity_hash(id);
+        let same = |held: &Arc<Entity>| Arc::ptr_eq(&held.kind, kind) && &*held.key.id == id;
+        self.entities.borrow(py).find(hash, same).map(Arc::clone)
     }
 
     pub(crate) fn entity(&self, py: Python<'_>, kind: &Arc<Kind>, id: &str) -> Arc<Entity> {
@@ -86,7 +93,7 @@ impl Engine {
         if let Some(found) = entities.find(hash, same) {
             return Arc::clone(found);
         }
-        let made = Arc::new(Entity::new(Arc::clone(kind), id, Arc::clone(&self.tally)));
+        let made = Arc::new(Entity::new(Arc::clone(kind), id, Arc::clone(&self.house)));
         entities.insert_unique(hash, Arc::clone(&made), |held| held.key.hash());
         made
     }
@@ -115,7 +122,7 @@ impl Engine {
         run.as_ref().is_none_or(|run| run.count_waiting(py) == 0 && run.visitors.get(py) == 0)
             && self.active.borrow(py).is_empty()
             && self.outgoing.borrow(py).is_empty()
-            && self.tally.queued.get(py) == 0
+            && self.house.queued.get(py) == 0
     }
 
     pub(crate) fn check_drained(&self, py: Python<'_>) -> PyResult<()> {
@@ -171,13 +178,13 @@ impl Engine {
 #[pymethods]
 impl Engine {
     #[new]
-    #[pyo3(signature = (name, *, mailbox_capacity))]
-    fn new(name: String, mailbox_capacity: usize) -> Self {
+    #[pyo3(signature = (name, *, mailbox_capacity, clock))]
+    fn new(name: String, mailbox_capacity: usize, clock: Option<&HandClock>) -> Self {
         Self {
             name,
             mailbox_capacity,
             mode: GilValue::default(),
-            tally: Arc::default(),
+            house: Arc::new(House::new(clock.map(|clock| clock.0.clone()).unwrap_or_default())),
             kinds: GilCell::default(),
             entities: GilCell::default(),
             run: GilCell::default(),
@@ -188,11 +195,22 @@ impl Engine {
         }
     }
 
-    /// Takes a kind in and gives its number.
-    fn register(&self, py: Python<'_>, spec: &Bound<'_, KindSpec>) -> usize {
+    /// Takes a kind in and gives its number; with a number, in the place of the kind that has it, before a start.
+    #[pyo3(signature = (spec, number))]
+    fn register(&self, py: Python<'_>, spec: &Bound<'_, KindSpec>, number: Option<usize>) -> usize {
         let mut kinds = self.kinds.borrow_mut(py);
-        kinds.push(Arc::new(spec.get().0.clone_ref(py)));
-        kinds.len() - 1
+        let number = number.unwrap_or(kinds.len());
+        let kind = Arc::new(spec.get().0.numbered(py, number));
+        let before = match kinds.get_mut(number) {
+            Some(held) => Some(std::mem::replace(held, kind)),
+            None => {
+                kinds.push(kind);
+                None
+            }
+        };
+        drop(kinds);
+        drop(before);
+        number
     }
 
     /// Takes commands from now on, on the running loop.
@@ -245,7 +263,7 @@ impl Engine {
     /// Lets go of the loop and of every entity; tells how many commands had no end.
     fn finish<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
         let counts = PyDict::new(py);
-        let queued = self.tally.queued.get(py) + self.outgoing.borrow(py).len() as u64;
+        let queued = self.house.queued.get(py) + self.outgoing.borrow(py).len() as u64;
         let shown = |waiting: &&Waiting| matches!(waiting.then, Then::Show { .. });
         counts.set_item("queued", queued)?;
         counts.set_item("running", self.active.borrow(py).len())?;
@@ -280,31 +298,48 @@ impl Engine {
         Ok(EntityRef::new(slf.clone().unbind(), entity))
     }
 
-    /// The same, brought into memory now.
-    fn load(slf: &Bound<'_, Self>, kind: usize, entity_id: &Bound<'_, PyAny>) -> PyResult<EntityRef> {
-        let py = slf.py();
-        let inner = slf.get();
-        let run = inner.running(py)?;
-        inner.check_open(py)?;
-        let reference = Self::reference(slf, kind, entity_id)?;
-        let entity = Arc::clone(&*reference.entity(py));
-        let entry = entity.slot.borrow_mut(py).enter();
-        let loaded = match entry {
-            Entry::Taken => return Ok(reference),
-            Entry::Live(live) => Ok(live),
-            Entry::Cold => turn::load(py, &*run.lane(&entity.kind).journal, &entity),
-        };
-        let loaded = loaded.map(|live: Live| entity.put(py, live, entity.generation(py)));
-        At { py, engine: slf, run: &run, entity: &entity, caller: None }.pass_on()?;
-        loaded.map(|()| reference)
+    /// Has the entity made of that object, and keeps it in mind until the stop. False where it is declared or in memory
+    /// already.
+    fn declare(
+        &self,
+        kind: usize,
+        entity_id: &str,
+        behavior: &Bound<'_, PyAny>,
+        passivate_after: Option<f64>,
+    ) -> PyResult<bool> {
+        let py = behavior.py();
+        let entity = self.entity(py, &self.kind(py, kind)?, entity_id);
+        Ok(entity.declare(py, behavior, passivate_after.map(kind::nanos)))
     }
 
-    /// Whether the entity was brought into memory since the start.
+    /// Takes that back, if it is still that object.
+    fn undeclare(&self, kind: usize, entity_id: &str, behavior: &Bound<'_, PyAny>) -> PyResult<()> {
+        let py = behavior.py();
+        if let Some(entity) = self.find(py, &self.kind(py, kind)?, entity_id) {
+            entity.undeclare(behavior);
+        }
+        Ok(())
+    }
+
+    /// Whether the entity is in memory.
+    fn is_resident(&self, py: Python<'_>, kind: usize, entity_id: &str) -> PyResult<bool> {
+        let kind = self.kind(py, kind)?;
+        Ok(self.find(py, &kind, entity_id).is_some_and(|entity| entity.is_resident(py)))
+    }
+
+    /// Looks at the clock that was moved by hand.
+    fn look(slf: &Bound<'_, Self>) -> PyResult<()> {
+        let py = slf.py();
+        let run = slf.get().run.borrow(py).clone();
+        let Some(run) = run else { return Ok(()) };
+        pending::expire(slf, &run, 0)
+    }
+
+    /// Whether the entity is declared or in memory.
     fn is_live(&self, py: Python<'_>, kind: usize, entity_id: &str) -> PyResult<bool> {
         let kind = self.kind(py, kind)?;
-        let hash = ego_core::entities::shard::entity_hash(entity_id);
-        let same = |held: &Arc<Entity>| Arc::ptr_eq(&held.kind, &kind) && &*held.key.id == entity_id;
-        Ok(self.entities.borrow(py).find(hash, same).is_some_and(|found| found.declared.get(py)))
+        let live = |entity: Arc<Entity>| entity.is_resident(py) || !entity.declared(py).is_none();
+        Ok(self.find(py, &kind, entity_id).is_some_and(live))
     }
 
     /// The kinds under which the store has events of this id.
@@ -319,13 +354,13 @@ impl Engine {
     /// Counters of commands and, while it is started, of its store.
     fn stats<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
         let counters = PyDict::new(py);
-        counters.set_item("accepted", self.tally.accepted.get(py))?;
-        counters.set_item("ok", self.tally.ok.get(py))?;
-        counters.set_item("rejected", self.tally.rejected.get(py))?;
-        counters.set_item("failed", self.tally.failed.get(py))?;
-        counters.set_item("queued", self.tally.queued.get(py))?;
+        counters.set_item("accepted", self.house.accepted.get(py))?;
+        counters.set_item("ok", self.house.ok.get(py))?;
+        counters.set_item("rejected", self.house.rejected.get(py))?;
+        counters.set_item("failed", self.house.failed.get(py))?;
+        counters.set_item("queued", self.house.queued.get(py))?;
         counters.set_item("running", self.active.borrow(py).len())?;
-        counters.set_item("live", self.entities.borrow(py).iter().filter(|held| held.declared.get(py)).count())?;
+        counters.set_item("resident", self.entities.borrow(py).iter().filter(|held| held.is_resident(py)).count())?;
         let run = self.run.borrow(py).clone();
         if let Some(run) = run {
             counters.set_item("waiting", run.count_waiting(py))?;

@@ -174,13 +174,17 @@ mod by_hand {
     #![expect(unsafe_code, reason = "a method of the C API")]
 
     use super::{DEFAULT_TIMEOUT, EntityRef, Timeout};
+    use crate::terms::Given;
+    use ego_answer::answer::Answer;
     use ego_answer::fast::{attached, enter};
     use pyo3::exceptions::PyTypeError;
     use pyo3::ffi::{self, PyObject};
     use pyo3::prelude::*;
+    use pyo3::types::{PyString, PyTuple};
     use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 
-    const DOC: &std::ffi::CStr = c"send($self, command, /, *, timeout=5.0)\n--\n\n\
+    const DOC: &std::ffi::CStr = c"send($self, command, /, *, timeout=5.0, expected_revision=None, command_id=None, \
+        metadata=None)\n--\n\n\
         Sends a command; the awaitable gives (state, revision). Accepted at the call.";
 
     type Arguments = *const *mut PyObject;
@@ -195,13 +199,12 @@ mod by_hand {
         // arguments and the named ones, and holds the lock. What lets go of objects in there enters pyo3 first.
         let sent = catch_unwind(AssertUnwindSafe(|| unsafe {
             let py = Python::assume_attached();
-            let timeout = if count == 1 && names.is_null() {
-                DEFAULT_TIMEOUT
-            } else {
-                attached(|py| timeout(py, arguments, count, names))?
-            };
             let slf = Borrowed::from_ptr(py, slf).cast_unchecked::<EntityRef>().get();
-            slf.with_place(py, true, |at| at.send(&Borrowed::from_ptr(py, *arguments), timeout.0))
+            if count == 1 && names.is_null() {
+                let command = Borrowed::from_ptr(py, *arguments);
+                return slf.with_place(py, true, |at| at.send(&command, DEFAULT_TIMEOUT.0, None));
+            }
+            attached(|py| named(py, slf, arguments, count, names))
         }));
         match sent {
             Ok(Ok(answer)) => answer.into_any().into_ptr(),
@@ -210,24 +213,46 @@ mod by_hand {
         }
     }
 
+    /// Sends with what is given by name.
+    ///
     /// # Safety
     /// The arguments are those of a call.
-    unsafe fn timeout(
+    unsafe fn named(
         py: Python<'_>,
+        slf: &EntityRef,
         arguments: Arguments,
         count: ffi::Py_ssize_t,
         names: *mut PyObject,
-    ) -> PyResult<Timeout> {
-        // SAFETY: the caller's promise; what is named follows what is not.
-        unsafe {
-            let is_timeout = count == 1
-                && ffi::PyTuple_Size(names) == 1
-                && ffi::PyUnicode_CompareWithASCIIString(ffi::PyTuple_GetItem(names, 0), c"timeout".as_ptr()) == 0;
-            if is_timeout {
-                return Timeout::extract(Borrowed::from_ptr(py, *arguments.add(1)));
+    ) -> PyResult<Answer> {
+        let refuse = || {
+            PyTypeError::new_err(
+                "send takes one command, and timeout=, expected_revision=, command_id=, metadata= by name",
+            )
+        };
+        if count != 1 {
+            return Err(refuse());
+        }
+        // SAFETY: the caller's promise: one argument is there, and what is named follows it, in the order of the names.
+        let (command, names) = unsafe { (Borrowed::from_ptr(py, *arguments), Borrowed::from_ptr_or_opt(py, names)) };
+        let names = names.map(|names| names.cast::<PyTuple>().map(|names| names.to_owned())).transpose()?;
+        let names: Vec<Bound<'_, PyAny>> = names.iter().flat_map(|names| names.iter()).collect();
+        let mut values = Vec::with_capacity(names.len());
+        for index in 1..=names.len() {
+            // SAFETY: as above.
+            values.push(unsafe { Borrowed::from_ptr(py, *arguments.add(index)) }.to_owned());
+        }
+        let (mut timeout, mut given) = (DEFAULT_TIMEOUT.0, Given::default());
+        for (name, value) in names.iter().zip(&values) {
+            match name.cast::<PyString>()?.to_str()? {
+                "timeout" => timeout = Timeout::extract(value.as_borrowed())?.0,
+                "expected_revision" => given.expected_revision = Some(value),
+                "command_id" => given.command_id = Some(value),
+                "metadata" => given.metadata = Some(value),
+                _ => return Err(refuse()),
             }
         }
-        Err(PyTypeError::new_err("send takes one command, and timeout= by name"))
+        let given = given.is_some().then_some(&given);
+        slf.with_place(py, true, |at| at.send(&command, timeout, given))
     }
 
     /// Puts `send` into the type.

@@ -47,6 +47,22 @@ pub(crate) fn with(
     }
 }
 
+/// Whether this is an error of ours, with facts of its own.
+pub(crate) fn is_one_of_ours(py: Python<'_>, failure: &PyErr) -> bool {
+    let class = module(py).and_then(|module| module.getattr("EgoError"));
+    class.is_ok_and(|class| failure.value(py).is_instance(&class).unwrap_or(false))
+}
+
+/// Says where an error of ours happened.
+pub(crate) fn at(py: Python<'_>, failure: PyErr, entity: &EntityKey, revision: u64) -> PyErr {
+    let value = failure.value(py);
+    let set = value
+        .setattr(intern!(py, "kind"), &*entity.kind)
+        .and_then(|()| value.setattr(intern!(py, "entity_id"), &*entity.id))
+        .and_then(|()| value.setattr(intern!(py, "revision"), revision));
+    set.err().unwrap_or(failure)
+}
+
 /// Not started, stopping, or called from elsewhere.
 pub(crate) fn not_started(py: Python<'_>, message: &str) -> PyErr {
     raise(py, "EngineNotStartedError", message, &PyDict::new(py))

@@ -3,6 +3,7 @@
 //! It converts, delegates and converts back. A command comes in through [`entity_ref`], gets its turn in [`turn`], is
 //! handed to the journal, and is shown by [`pending`] through its answer when the journal says so.
 
+mod clock;
 mod context;
 mod dispatch;
 mod engine;
@@ -12,9 +13,13 @@ mod error;
 mod kind;
 mod logging;
 mod pending;
+mod repeated;
+mod replay;
 mod run;
+mod state;
 mod store;
 mod task;
+mod terms;
 mod turn;
 
 use pyo3::prelude::*;
@@ -27,6 +32,7 @@ fn _native(py: Python<'_>, module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add("__version__", env!("CARGO_PKG_VERSION"))?;
     module.add("__profile__", if cfg!(debug_assertions) { "debug" } else { "release" })?;
     module.add_class::<store::Store>()?;
+    module.add_class::<clock::HandClock>()?;
     module.add_class::<kind::KindSpec>()?;
     module.add_class::<engine::Engine>()?;
     module.add_class::<entity_ref::EntityRef>()?;

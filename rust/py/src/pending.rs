@@ -10,7 +10,6 @@ use crate::run::{Call, Callback, Lane, Run};
 use crate::turn::{Fate, fate};
 use crate::{error, logging};
 use ego_answer::answer::{Answer, Phase};
-use ego_answer::wake;
 use ego_core::journal::Ticket;
 use pyo3::prelude::*;
 use pyo3::{PyTraverseError, PyVisit};
@@ -118,7 +117,7 @@ pub(crate) fn finish(
     step: bool,
 ) -> PyResult<()> {
     let py = engine.py();
-    let tally = &engine.get().tally;
+    let tally = &engine.get().house;
     match verdict {
         Verdict::Ok => tally.ok.add(py, 1),
         Verdict::Rejected => tally.rejected.add(py, 1),
@@ -186,10 +185,15 @@ pub(crate) fn arm(engine: &Bound<'_, Engine>, run: &Run, deadline: u64) -> PyRes
     if nearest != 0 && nearest <= deadline {
         return Ok(());
     }
+    let clock = &engine.get().house.clock;
+    if clock.is_by_hand() {
+        run.nearest.set(py, deadline);
+        return Ok(());
+    }
     if !run.home.is_this_thread() {
         return run.home.call_soon(py, Callback::new(engine, Call::Rearm)?.bind(py));
     }
-    let wait = deadline.saturating_sub(wake::monotonic_nanos());
+    let wait = deadline.saturating_sub(clock.monotonic_nanos());
     let timer = run.home.call_later(py, wait, run.callbacks.expire.bind(py))?;
     run.nearest.set(py, deadline);
     let before = engine.get().timer.borrow_mut(py).replace(timer);
@@ -204,7 +208,7 @@ pub(crate) fn arm(engine: &Bound<'_, Engine>, run: &Run, deadline: u64) -> PyRes
 pub(crate) fn expire(engine: &Bound<'_, Engine>, run: &Arc<Run>, due: u64) -> PyResult<()> {
     let py = engine.py();
     let inner = engine.get();
-    let now = wake::monotonic_nanos().max(due);
+    let now = inner.house.clock.monotonic_nanos().max(due);
     run.nearest.set(py, 0);
     let timer = inner.timer.borrow_mut(py).take();
     if let Some(timer) = timer {

@@ -9,7 +9,8 @@ use crate::entity::Running;
 use crate::error;
 use crate::pending::{self, Then, Verdict, Waiting};
 use crate::run::{Call, Callback};
-use crate::turn::{self, Fate, fate};
+use crate::terms::Terms;
+use crate::turn::{self, Carried, Fate, fate};
 use ego_answer::answer::{Answer, Phase};
 use ego_answer::wake;
 use pyo3::prelude::*;
@@ -18,13 +19,19 @@ use std::sync::Arc;
 
 impl<'py> At<'_, 'py> {
     /// Takes over a turn whose handler returned an awaitable; it starts now or when the disk has what it saw.
-    pub(crate) fn defer(self, deferred: Deferred<'py>, answer: Answer, context: Bound<'py, PyAny>) -> PyResult<()> {
+    pub(crate) fn defer(
+        self,
+        deferred: Deferred<'py>,
+        answer: Answer,
+        terms: Option<&Arc<Terms>>,
+        context: Bound<'py, PyAny>,
+    ) -> PyResult<()> {
         let Self { py, engine, run, entity, .. } = self;
         let Deferred { live, awaitable, tells, generation } = deferred;
         let ticket = live.last_ticket;
         // A copy: whoever delivers what was told has entered the sender's context already.
         let prepared = context.call_method0(intern!(py, "copy")).and_then(|context| {
-            let scope = Context::open(py, entity, live.revision, tells)?;
+            let scope = Context::open(py, entity, live.revision, terms.cloned(), tells)?;
             wake::within(&context, || Context::enter(&scope, py))??;
             Ok((context.unbind(), scope))
         });
@@ -41,7 +48,9 @@ impl<'py> At<'_, 'py> {
         };
         let held = answer.clone_ref(py);
         let awaitable = awaitable.unbind();
-        engine.get().begin(py, entity, Running { answer: held, awaitable, started: false, context, scope, generation });
+        let terms = terms.cloned();
+        let running = Running { answer: held, awaitable, started: false, context, scope, terms, generation };
+        engine.get().begin(py, entity, running);
         let armed = pending::arm(engine, run, answer.deadline(py));
         let begun = match fate(self.journal(), ticket) {
             Fate::Stored => self.start_at_home(),
@@ -121,10 +130,13 @@ impl<'py> At<'_, 'py> {
         let mut tells = running.scope.get().close(py);
         let live = entity.slot.borrow_mut(py).take();
         let concluded = if let Some(mut live) = live {
-            let frame = Frame::new(entity, live.revision);
-            let value = result
-                .and_then(|result| frame.run(|| turn::conclude(py, self.journal(), entity, &mut live, &result)))
-                .and_then(|()| turn::shown(py, &live));
+            let frame = Frame::new(entity, live.revision, running.terms.as_ref());
+            let (journal, carried) = (self.journal(), Carried::default());
+            let concluded = frame.run(|| match &running.terms {
+                None => result.and_then(|result| turn::conclude(py, journal, entity, &mut live, &result, carried)),
+                Some(terms) => turn::conclude_on_terms(py, journal, entity, &mut live, result, terms),
+            });
+            let value = concluded.and_then(|()| turn::shown(py, &live));
             tells.append(&mut frame.tells.borrow_mut());
             if value.is_err() {
                 tells.clear();

@@ -1,5 +1,6 @@
 //! Live entities: where they belong, who may run, who waits, who leaves memory.
 
+pub mod commands;
 pub mod mailbox;
 pub mod residency;
 pub mod shard;
