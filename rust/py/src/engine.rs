@@ -332,7 +332,7 @@ impl Engine {
         let py = slf.py();
         let run = slf.get().run.borrow(py).clone();
         let Some(run) = run else { return Ok(()) };
-        pending::expire(slf, &run, 0)
+        pending::expire(slf, &run, 0, false)
     }
 
     /// Whether the entity is declared or in memory.
