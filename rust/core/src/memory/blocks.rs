@@ -227,8 +227,7 @@ fn at(number: usize, offset: usize) -> Place {
     ((number as u64) << OFFSET_BITS) + offset as u64
 }
 
-/// Short rather than quick: between two handlers of Python, code that has to be fetched costs more than a loop.
-#[inline(never)]
+#[inline]
 fn put(bytes: &mut Vec<u8>, mut number: u64) {
     while number >= 0x80 {
         bytes.push(number as u8 | 0x80);
