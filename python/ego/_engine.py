@@ -101,7 +101,7 @@ class Engine:
         try:
             journal = await self._store.open_for(self._name)
             try:
-                self._native.start(journal, self._loop)
+                self._native.start(journal, None, self._loop)
             except BaseException:
                 await self._store.close()
                 raise

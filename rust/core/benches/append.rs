@@ -8,7 +8,7 @@
 
 use criterion::{Criterion, criterion_group, criterion_main};
 use ego_core::io::RealDoor;
-use ego_core::journal::{EntityKey, Journal, Outcome, Record, Unit};
+use ego_core::journal::{Content, EntityKey, Journal, Outcome, Record, Unit};
 use ego_core::log::{Log, LogOptions};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
@@ -49,7 +49,8 @@ impl Writer {
     fn append(&mut self, log: &Log) {
         self.revision += 1;
         let record = Record { name: "bench.written", version: 1, payload: &PAYLOAD };
-        let unit = Unit { entity: &self.key, first_revision: self.revision, records: &[record] };
+        let content = Content::Events(&[record]);
+        let unit = Unit { entity: &self.key, first_revision: self.revision, content, command: None, metadata: &[] };
         self.ticket = log.append(&unit).unwrap();
     }
 }

@@ -3,6 +3,7 @@
 //! Every variant carries what an operator needs to act on; the words live in one place, here. The Python layer maps a
 //! variant to one class of its tree and copies the fields to attributes.
 
+use crate::journal::EntityKey;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -81,16 +82,16 @@ pub enum StoreError {
         /// The revision the store holds.
         actual: u64,
     },
-    /// The unit is larger than the store takes.
+    /// The unit, or its metadata, is larger than the store takes.
     #[error(
-        "{kind}/{id}: the events of one command take {size} bytes, more than the {cap} that the store takes at once; store less in an event or raise max_unit_bytes"
+        "{kind}/{id}: what one command stores takes {size} bytes, more than the {cap} that the store takes at once; store less in it or raise max_unit_bytes (the limit of metadata is fixed)"
     )]
     TooLarge {
         /// The entity's kind.
         kind: Arc<str>,
         /// The entity's id.
         id: Arc<str>,
-        /// Bytes of the unit.
+        /// Bytes of the unit or of its metadata.
         size: u64,
         /// Bytes that the store takes.
         cap: u64,
@@ -111,6 +112,13 @@ pub enum StoreError {
 }
 
 impl StoreError {
+    /// `size` bytes of one command to this entity are more than the `cap` that the store takes.
+    #[must_use]
+    pub fn too_large(entity: &EntityKey, size: usize, cap: usize) -> Self {
+        let (kind, id) = (Arc::clone(&entity.kind), Arc::clone(&entity.id));
+        Self::TooLarge { kind, id, size: size as u64, cap: cap as u64 }
+    }
+
     /// An operating system error with its place.
     #[must_use]
     pub fn io(path: impl Into<PathBuf>, call: &'static str, source: std::io::Error) -> Self {

@@ -1,9 +1,12 @@
 //! What an engine needs of a store.
 //!
-//! A unit (all events of one command) is appended without waiting and gets a [`Ticket`]; tickets are settled in order,
+//! A unit (all that one command stores) is appended without waiting and gets a [`Ticket`]; tickets are settled in order,
 //! and a settled ticket has an [`outcome`](Journal::outcome). Whoever waits is told once per batch by the waker given to
 //! [`on_settled`](Journal::on_settled), never per unit. The log and the memory journal implement this trait and pass the same tests; nothing that
 //! uses it can tell which it has.
+//!
+//! What is stored is not understood here: payloads, fingerprints and metadata are bytes, and whether an entity has events or
+//! states is the engine's to keep. A reader of the one passes over the other.
 
 use crate::error::{Result, StoreError};
 use std::sync::Arc;
@@ -46,26 +49,67 @@ impl EntityKey {
 /// Bytes that a kind, an id or a type name may have.
 pub const MAX_NAME_BYTES: usize = 255;
 
-/// One event as it is handed over.
+/// Bytes that the metadata of a unit may have.
+pub const MAX_METADATA_BYTES: usize = 16 << 10;
+
+/// A value of a stored type as it is handed over: an event, a state or a rejection.
 #[derive(Debug, Clone, Copy)]
 pub struct Record<'a> {
-    /// The event type's stored name.
+    /// The type's stored name.
     pub name: &'a str,
-    /// The event type's stored version.
+    /// The type's stored version.
     pub version: u32,
-    /// The encoded event.
+    /// The encoded value.
     pub payload: &'a [u8],
 }
 
-/// All events of one command: stored together or not at all.
+/// What a command changes.
+#[derive(Debug, Clone, Copy)]
+pub enum Content<'a> {
+    /// Events in emitted order, each with a revision and a position of its own. None is allowed beside a [`Command`]
+    /// alone: such a unit takes neither revision nor position.
+    Events(&'a [Record<'a>]),
+    /// A durable state. It takes one revision, its version, and one position.
+    State(Record<'a>),
+}
+
+impl Content<'_> {
+    /// How many revisions and positions it takes.
+    #[must_use]
+    #[inline]
+    pub fn count(&self) -> usize {
+        match self {
+            Self::Events(events) => events.len(),
+            Self::State(_) => 1,
+        }
+    }
+}
+
+/// What is kept of a command, so that it is answered and not run when it comes again.
+#[derive(Debug, Clone, Copy)]
+pub struct Command<'a> {
+    /// Its id, 1 to [`MAX_NAME_BYTES`] bytes, of the entity alone.
+    pub id: &'a str,
+    /// Tells two commands of one id apart.
+    pub fingerprint: [u8; 16],
+    /// Why it was refused, if it was.
+    pub rejection: Option<Record<'a>>,
+}
+
+/// All that one command stores: together or not at all.
 #[derive(Debug, Clone, Copy)]
 pub struct Unit<'a> {
-    /// Whose events these are.
+    /// Whose it is.
     pub entity: &'a EntityKey,
-    /// The revision of the first event; it must follow the entity's last accepted one.
+    /// The revision after the entity's last accepted one: of the first event, or of the state. A unit without content names
+    /// it as well, and leaves it to the next.
     pub first_revision: u64,
-    /// The events, in emitted order; at least one.
-    pub records: &'a [Record<'a>],
+    /// What the command changes.
+    pub content: Content<'a>,
+    /// What is kept of the command.
+    pub command: Option<Command<'a>>,
+    /// Bytes shown with every event or state of the unit, at most [`MAX_METADATA_BYTES`].
+    pub metadata: &'a [u8],
 }
 
 /// What became of a settled unit.
@@ -79,20 +123,50 @@ pub enum Outcome {
     Unknown(StoreError),
 }
 
-/// One stored event, borrowed from a read buffer.
+/// One stored event or state, borrowed from a read buffer.
 #[derive(Debug, Clone, Copy)]
 pub struct StoredEvent<'a> {
-    /// The event's revision, from 1.
+    /// The event's revision or the state's version, from 1.
     pub revision: u64,
     /// Its place in the store, from 1.
     pub position: u64,
     /// When it was committed, nanoseconds since the Unix epoch; never runs backwards.
     pub time: u64,
-    /// The event type's stored name.
+    /// The type's stored name.
     pub name: &'a str,
-    /// The event type's stored version.
+    /// The type's stored version.
     pub version: u32,
-    /// The encoded event.
+    /// The encoded event or state.
+    pub payload: &'a [u8],
+    /// The metadata of its unit.
+    pub metadata: &'a [u8],
+    /// Whether it is a durable state and not an event.
+    pub is_state: bool,
+}
+
+/// What is stored of a command, borrowed from a read buffer.
+#[derive(Debug, Clone, Copy)]
+pub struct StoredCommand<'a> {
+    /// Its id.
+    pub id: &'a str,
+    /// Its fingerprint.
+    pub fingerprint: [u8; 16],
+    /// The entity's revision after it.
+    pub revision: u64,
+    /// When it was committed, nanoseconds since the Unix epoch.
+    pub time: u64,
+    /// Why it was refused, if it was.
+    pub rejection: Option<StoredRejection<'a>>,
+}
+
+/// Why a stored command was refused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct StoredRejection<'a> {
+    /// The rejection type's stored name.
+    pub name: &'a str,
+    /// The rejection type's stored version.
+    pub version: u32,
+    /// The encoded rejection.
     pub payload: &'a [u8],
 }
 
@@ -108,9 +182,9 @@ pub enum Read {
 /// Counters of one opened journal, read in one go.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct JournalStats {
-    /// Position of the last durable event, 0 in an empty store.
+    /// Position of the last durable event or state, 0 in an empty store.
     pub position: u64,
-    /// Entities with at least one durable event.
+    /// Entities with at least one durable event or state.
     pub entities: u64,
     /// Units accepted since the journal was opened.
     pub units: u64,
@@ -123,7 +197,7 @@ pub struct JournalStats {
 }
 
 /// A store of units. An entity has one writer at a time: units of two who do not know of each other are told apart by
-/// their revisions alone.
+/// their revisions alone. So a unit that was refused takes those along that count on its revisions, and no others.
 ///
 /// Safe to call from several threads. No call but [`close`](Journal::close) and the reads waits for a disk.
 pub trait Journal: Send + Sync {
@@ -132,6 +206,10 @@ pub trait Journal: Send + Sync {
     /// # Errors
     /// `TooLarge`, `Poisoned`, `Forked`, `Closed`: the unit was not accepted and no trace of it exists.
     fn append(&self, unit: &Unit<'_>) -> Result<Ticket>;
+
+    /// Whether so much was accepted and is not settled yet that whoever can had better wait with the next unit. Nothing is
+    /// refused for it. What is settled is not counted any more when the waker is called.
+    fn is_congested(&self) -> bool;
 
     /// Lets the committer start on what was accepted. Cheap; calling it more often makes smaller batches.
     fn kick(&self);
@@ -148,24 +226,43 @@ pub trait Journal: Send + Sync {
     /// What closed the journal to writing, if anything did: a failed write, or a fork.
     fn poisoned(&self) -> Option<StoreError>;
 
-    /// The entity's last durable revision; 0 where it has none.
+    /// The entity's last durable revision; 0 where it has none, or nothing but records of commands.
     ///
     /// # Errors
     /// `Io`, `Corrupt`, `Forked`, `Closed`.
     fn revision(&self, entity: &EntityKey) -> Result<u64>;
 
-    /// The kinds under which `id` has durable events, sorted.
+    /// The kinds under which `id` has durable events or states, sorted.
     fn kinds_of(&self, id: &str) -> Vec<Arc<str>>;
 
     /// Visits the entity's durable events from `from` (at least 1) in order of revision; returns the last durable revision.
-    /// No lock is held during a visit.
+    /// States are passed over. No lock is held during a visit.
     ///
     /// # Errors
     /// `Io`, `Corrupt`, `Forked`, `Closed`.
     fn read_entity(&self, entity: &EntityKey, from: u64, visit: &mut dyn FnMut(StoredEvent<'_>) -> Read)
     -> Result<u64>;
 
-    /// Visits every durable event from position `from` (at least 1) in order of position.
+    /// Visits the entity's latest durable state whose version is at most `at`, if there is one; returns the last durable
+    /// revision. Older states are found as long as the store holds them. No lock is held during the visit.
+    ///
+    /// # Errors
+    /// `Io`, `Corrupt`, `Forked`, `Closed`.
+    fn read_state(&self, entity: &EntityKey, at: u64, visit: &mut dyn FnMut(StoredEvent<'_>)) -> Result<u64>;
+
+    /// Visits what is durable of the entity's commands, the newest first, until one of its units is older than `since`
+    /// (nanoseconds since the Unix epoch). No lock is held during a visit.
+    ///
+    /// # Errors
+    /// `Io`, `Corrupt`, `Forked`, `Closed`.
+    fn read_commands(
+        &self,
+        entity: &EntityKey,
+        since: u64,
+        visit: &mut dyn FnMut(StoredCommand<'_>) -> Read,
+    ) -> Result<()>;
+
+    /// Visits every durable event and state from position `from` (at least 1) in order of position.
     ///
     /// # Errors
     /// `Io`, `Corrupt`, `Forked`, `Closed`.

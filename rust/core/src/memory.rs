@@ -7,16 +7,22 @@ mod blocks;
 
 use crate::error::{Result, StoreError};
 use crate::io::Door;
-use crate::journal::{EntityKey, Journal, JournalStats, Outcome, Read, Record, StoredEvent, Ticket, Unit};
-use blocks::{Blocks, EVENT_BYTES, Events, Head, Place};
+use crate::journal::{
+    Content, EntityKey, Journal, JournalStats, MAX_METADATA_BYTES, Outcome, Read, Record, StoredCommand, StoredEvent,
+    StoredRejection, Ticket, Unit,
+};
+use blocks::{Blocks, Command, EVENT_BYTES, Extra, Head, Place, Stored};
 use hashbrown::{Equivalent, HashMap, HashTable};
 use parking_lot::Mutex;
+use std::ops::Range;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 /// What is copied for a reader at a time.
 const PAGE_BYTES: usize = 1 << 16;
+/// Commands copied for a reader at a time.
+const PAGE_COMMANDS: usize = 64;
 
 /// A journal that keeps everything in memory.
 #[derive(Debug)]
@@ -34,6 +40,8 @@ struct Inner {
     by_key: HashTable<u32>,
     types: Types,
     blocks: Blocks,
+    /// Entities with an event or a state.
+    stored: u64,
     events: u64,
     units: u64,
     bytes: u64,
@@ -146,18 +154,29 @@ impl Inner {
         }
         let entity = found.unwrap_or_else(|| self.insert(unit.entity));
         self.time = self.time.max(now);
-        let events = unit.records.len() as u64;
+        let (is_state, records) = match &unit.content {
+            Content::Events(events) => (false, *events),
+            Content::State(state) => (true, std::slice::from_ref(state)),
+        };
+        let command = unit.command.map(|command| Command {
+            id: command.id,
+            fingerprint: command.fingerprint,
+            rejection: command.rejection.map(|record| (self.types.number(&record) as u64, record.payload)),
+        });
+        let extra = Extra { is_state, metadata: unit.metadata, command };
+        let events = records.len() as u64;
         let head =
             Head { entity, before, revision: unit.first_revision, position: self.events + 1, time: self.time, events };
-        let payloads: usize = unit.records.iter().map(|record| record.payload.len()).sum();
-        let place = self.blocks.begin(&head, payloads + unit.records.len() * EVENT_BYTES);
-        for record in unit.records {
+        let payloads: usize = records.iter().map(|record| record.payload.len()).sum();
+        let place = self.blocks.begin(&head, &extra, payloads + records.len() * EVENT_BYTES);
+        for record in records {
             self.blocks.event(self.types.number(record) as u64, record.payload);
         }
         if let Some(entity) = self.entities.get_mut(entity as usize) {
             entity.revision += events;
             entity.last = Some(place);
         }
+        self.stored += u64::from(actual == 0 && events > 0);
         self.bytes += payloads as u64;
         self.events += events;
         self.units += 1;
@@ -176,6 +195,13 @@ impl Inner {
         }
         places
     }
+
+    /// The entity's units from this one back.
+    fn back_from(&self, last: Option<Place>) -> impl Iterator<Item = Stored<'_>> {
+        std::iter::successors(last.and_then(|place| self.blocks.unit(place)), |unit| {
+            unit.head.before.and_then(|place| self.blocks.unit(place))
+        })
+    }
 }
 
 /// Events copied out of the journal, so that they can be shown without a lock.
@@ -192,7 +218,9 @@ struct Copied {
     revision: u64,
     position: u64,
     time: u64,
-    end: usize,
+    payload: Range<usize>,
+    metadata: Range<usize>,
+    is_state: bool,
 }
 
 impl Page {
@@ -204,8 +232,19 @@ impl Page {
         self.bytes.len() + self.events.len() * size_of::<Copied>() >= PAGE_BYTES
     }
 
-    /// Adds the events of a unit, but for its first `skip`.
-    fn add(&mut self, head: &Head, events: Events<'_>, skip: u64, key: &EntityKey) {
+    fn copy(&mut self, bytes: &[u8]) -> Range<usize> {
+        let start = self.bytes.len();
+        self.bytes.extend_from_slice(bytes);
+        start..self.bytes.len()
+    }
+
+    /// Adds the events of a unit, but for its first `skip`, or its state.
+    fn add(&mut self, unit: &Stored<'_>, skip: u64, key: &EntityKey) {
+        let Stored { head, extra, events } = *unit;
+        if skip >= head.events {
+            return;
+        }
+        let metadata = self.copy(extra.metadata);
         if self.keys.last().is_none_or(|last| !last.is(key)) {
             self.keys.push(key.clone());
         }
@@ -213,38 +252,83 @@ impl Page {
             if n < skip {
                 continue;
             }
-            self.bytes.extend_from_slice(payload);
+            let payload = self.copy(payload);
             self.events.push(Copied {
                 key: self.keys.len() - 1,
                 kind,
                 revision: head.revision + n,
                 position: head.position + n,
                 time: head.time,
-                end: self.bytes.len(),
+                payload,
+                metadata: metadata.clone(),
+                is_state: extra.is_state,
             });
         }
     }
 
     fn shown(&self) -> impl Iterator<Item = (&EntityKey, StoredEvent<'_>)> {
-        let mut start = 0;
-        self.events.iter().filter_map(move |event| {
+        self.events.iter().filter_map(|event| {
             let of = self.types.get(usize::try_from(event.kind).ok()?)?;
-            let payload = self.bytes.get(std::mem::replace(&mut start, event.end)..event.end)?;
-            let Copied { revision, position, time, .. } = *event;
-            let shown = StoredEvent { revision, position, time, name: &of.name, version: of.version, payload };
+            let payload = self.bytes.get(event.payload.clone())?;
+            let metadata = self.bytes.get(event.metadata.clone())?;
+            let Copied { revision, position, time, is_state, .. } = *event;
+            let (name, version) = (&*of.name, of.version);
+            let shown = StoredEvent { revision, position, time, name, version, payload, metadata, is_state };
             Some((self.keys.get(event.key)?, shown))
         })
+    }
+}
+
+/// What is stored of a command, copied out of the journal.
+struct CopiedCommand {
+    id: String,
+    fingerprint: [u8; 16],
+    revision: u64,
+    time: u64,
+    rejection: Option<(u64, Vec<u8>)>,
+}
+
+impl CopiedCommand {
+    fn of(unit: &Stored<'_>) -> Option<Self> {
+        let Stored { head, extra, .. } = unit;
+        let Command { id, fingerprint, rejection } = extra.command?;
+        Some(Self {
+            id: id.to_owned(),
+            fingerprint,
+            revision: (head.revision + head.events).saturating_sub(1),
+            time: head.time,
+            rejection: rejection.map(|(kind, payload)| (kind, payload.to_vec())),
+        })
+    }
+
+    fn shown<'a>(&'a self, types: &'a [Type]) -> Option<StoredCommand<'a>> {
+        let rejection = match &self.rejection {
+            None => None,
+            Some((kind, payload)) => {
+                let of = types.get(usize::try_from(*kind).ok()?)?;
+                Some(StoredRejection { name: &of.name, version: of.version, payload })
+            }
+        };
+        let Self { id, fingerprint, revision, time, .. } = self;
+        Some(StoredCommand { id, fingerprint: *fingerprint, revision: *revision, time: *time, rejection })
     }
 }
 
 impl Journal for MemoryJournal {
     fn append(&self, unit: &Unit<'_>) -> Result<Ticket> {
         self.check_process()?;
+        if unit.metadata.len() > MAX_METADATA_BYTES {
+            return Err(StoreError::too_large(unit.entity, unit.metadata.len(), MAX_METADATA_BYTES));
+        }
         let now = self.door.wall_nanos_at_tick();
         let mut inner = self.inner.lock();
         let ticket = inner.append(unit, now)?;
         self.settled.store(ticket, Ordering::Release);
         Ok(ticket)
+    }
+
+    fn is_congested(&self) -> bool {
+        false
     }
 
     fn kick(&self) {}
@@ -275,7 +359,7 @@ impl Journal for MemoryJournal {
             .by_key
             .iter_hash(hash)
             .filter_map(|&n| inner.entities.get(n as usize))
-            .filter(|e| &*e.key.id == id)
+            .filter(|e| e.revision > 0 && &*e.key.id == id)
             .map(|e| Arc::clone(&e.key.kind))
             .collect();
         kinds.sort();
@@ -298,9 +382,11 @@ impl Journal for MemoryJournal {
                 let inner = self.inner.lock();
                 let mut page = Page::new(&inner);
                 while !page.is_full()
-                    && let Some((head, events)) = places.pop().and_then(|place| inner.blocks.unit(place))
+                    && let Some(unit) = places.pop().and_then(|place| inner.blocks.unit(place))
                 {
-                    page.add(&head, events, from.saturating_sub(head.revision), entity);
+                    if !unit.extra.is_state {
+                        page.add(&unit, from.saturating_sub(unit.head.revision), entity);
+                    }
                 }
                 page
             };
@@ -311,6 +397,49 @@ impl Journal for MemoryJournal {
         Ok(last)
     }
 
+    fn read_state(&self, entity: &EntityKey, at: u64, visit: &mut dyn FnMut(StoredEvent<'_>)) -> Result<u64> {
+        self.check_process()?;
+        let (page, last) = {
+            let inner = self.inner.lock();
+            let mut page = Page::new(&inner);
+            let Some(held) = inner.get(entity) else { return Ok(0) };
+            let wanted = |unit: &Stored<'_>| unit.extra.is_state && unit.head.revision <= at;
+            if let Some(unit) = inner.back_from(held.last).find(wanted) {
+                page.add(&unit, 0, entity);
+            }
+            (page, held.revision)
+        };
+        page.shown().for_each(|(_, state)| visit(state));
+        Ok(last)
+    }
+
+    fn read_commands(
+        &self,
+        entity: &EntityKey,
+        since: u64,
+        visit: &mut dyn FnMut(StoredCommand<'_>) -> Read,
+    ) -> Result<()> {
+        self.check_process()?;
+        let mut next = self.inner.lock().get(entity).and_then(|held| held.last);
+        while next.is_some() {
+            let (page, types) = {
+                let inner = self.inner.lock();
+                let mut page = Vec::new();
+                while page.len() < PAGE_COMMANDS
+                    && let Some(unit) = next.and_then(|place| inner.blocks.unit(place))
+                {
+                    next = unit.head.before.filter(|_| unit.head.time >= since);
+                    page.extend(CopiedCommand::of(&unit).filter(|command| command.time >= since));
+                }
+                (page, Arc::clone(&inner.types.all))
+            };
+            if page.iter().filter_map(|command| command.shown(&types)).any(|command| visit(command) == Read::Enough) {
+                break;
+            }
+        }
+        Ok(())
+    }
+
     fn read_from(&self, from: u64, visit: &mut dyn FnMut(&EntityKey, StoredEvent<'_>) -> Read) -> Result<()> {
         self.check_process()?;
         let mut place = self.inner.lock().blocks.seek(from);
@@ -319,11 +448,11 @@ impl Journal for MemoryJournal {
                 let inner = self.inner.lock();
                 let mut page = Page::new(&inner);
                 while !page.is_full()
-                    && let Some((head, events)) = inner.blocks.unit(place)
-                    && let Some(entity) = inner.entities.get(head.entity as usize)
+                    && let Some(unit) = inner.blocks.unit(place)
+                    && let Some(entity) = inner.entities.get(unit.head.entity as usize)
                 {
-                    page.add(&head, events, from.saturating_sub(head.position), &entity.key);
-                    place = events.end();
+                    page.add(&unit, from.saturating_sub(unit.head.position), &entity.key);
+                    place = unit.events.end();
                 }
                 page
             };
@@ -337,7 +466,7 @@ impl Journal for MemoryJournal {
         let inner = self.inner.lock();
         JournalStats {
             position: inner.events,
-            entities: inner.entities.len() as u64,
+            entities: inner.stored,
             units: inner.units,
             batches: inner.units,
             bytes: inner.bytes,

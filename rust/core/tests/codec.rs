@@ -2,10 +2,10 @@
 
 #![cfg(test)]
 
-use ego_core::journal::{EntityKey, Record, Unit};
+use ego_core::journal::{Command, Content, EntityKey, Record, Unit};
 use ego_core::log::format::{
-    Address, BatchHeader, Committed, FLAG_CLEAN, FLAG_MARK, Origin, SegmentHeader, UnitView, complete_unit,
-    encode_unit, unit_len, units_of,
+    Address, BatchHeader, Committed, FLAG_CLEAN, FLAG_MARK, Origin, RECORD_EVENT, RECORD_STATE, SegmentHeader,
+    UnitView, complete_unit, encode_unit, unit_len, units_of,
 };
 use proptest::collection::vec;
 use proptest::prelude::*;
@@ -24,29 +24,52 @@ struct Sample {
     first_revision: u64,
     shard: u16,
     committed: (u64, u64, u32, u32, u64),
-    records: Vec<(String, u32, Vec<u8>)>,
+    is_state: bool,
+    values: Vec<Value>,
+    command: Option<(String, [u8; 16], Option<Value>)>,
+    metadata: Vec<u8>,
 }
 
+/// Name, version and payload of an event, a state or a rejection.
+type Value = (String, u32, Vec<u8>);
+
 fn sample() -> impl Strategy<Value = Sample> {
-    let record = ("[a-z.]{0,40}", any::<u32>(), vec(any::<u8>(), 0..200));
+    let value = || ("[a-z.]{0,40}", any::<u32>(), vec(any::<u8>(), 0..200));
+    let entity = ("\\PC{1,40}", "\\PC{1,60}", 1..u64::MAX / 2, any::<u16>());
     let committed = any::<(u64, u64, u32, u32, u64)>();
-    ("\\PC{1,40}", "\\PC{1,60}", 1..u64::MAX / 2, any::<u16>(), committed, vec(record, 1..6)).prop_map(
-        |(kind, id, first_revision, shard, committed, records)| Sample {
-            kind,
-            id,
-            first_revision,
-            shard,
-            committed,
-            records,
+    let command = proptest::option::of(("\\PC{1,60}", any::<[u8; 16]>(), proptest::option::of(value())));
+    let metadata = prop_oneof![Just(Vec::new()), vec(any::<u8>(), 0..300)];
+    (entity, committed, any::<bool>(), vec(value(), 0..6), command, metadata, value()).prop_map(
+        |((kind, id, first_revision, shard), committed, is_state, mut values, command, metadata, one)| {
+            if is_state {
+                values = vec![one];
+            } else if values.is_empty() && command.is_none() {
+                values.push(one);
+            }
+            Sample { kind, id, first_revision, shard, committed, is_state, values, command, metadata }
         },
     )
 }
 
+fn record((name, version, payload): &Value) -> Record<'_> {
+    Record { name, version: *version, payload }
+}
+
 fn encode(sample: &Sample) -> Vec<u8> {
     let entity = EntityKey::new(Arc::from(sample.kind.as_str()), Arc::from(sample.id.as_str()));
-    let records: Vec<_> =
-        sample.records.iter().map(|(name, version, payload)| Record { name, version: *version, payload }).collect();
-    let unit = Unit { entity: &entity, first_revision: sample.first_revision, records: &records };
+    let records: Vec<_> = sample.values.iter().map(record).collect();
+    let command = sample.command.as_ref().map(|(id, fingerprint, rejection)| Command {
+        id,
+        fingerprint: *fingerprint,
+        rejection: rejection.as_ref().map(record),
+    });
+    let unit = Unit {
+        entity: &entity,
+        first_revision: sample.first_revision,
+        content: if sample.is_state { Content::State(records[0]) } else { Content::Events(&records) },
+        command,
+        metadata: &sample.metadata,
+    };
     let mut bytes = Vec::new();
     encode_unit(&unit, unit_len(&unit), sample.shard, &mut bytes);
     assert_eq!(bytes.len(), unit_len(&unit));
@@ -58,8 +81,20 @@ fn encode(sample: &Sample) -> Vec<u8> {
 /// Everything that a reader sees of a unit; `None` where any part of it is refused.
 fn decode(bytes: &[u8]) -> Option<Sample> {
     let unit = UnitView::decode(bytes).ok()?;
-    let records: Result<Vec<_>, _> =
-        unit.records().map(|r| r.map(|r| (r.name.to_owned(), r.version, r.payload.to_vec()))).collect();
+    let records = unit.records().collect::<Result<Vec<_>, _>>().ok()?;
+    let command = unit.command().ok()?;
+    let content = if unit.is_state() { RECORD_STATE } else { RECORD_EVENT };
+    let values: Vec<_> = records
+        .iter()
+        .filter(|record| record.kind == content)
+        .map(|record| (record.name.to_owned(), record.version, record.payload.to_vec()))
+        .collect();
+    let beside = records.len() - values.len();
+    let revision = unit.first_revision() + values.len() as u64 - 1;
+    let agrees = unit.positions() as usize == values.len() && unit.last_revision() == revision;
+    if !agrees || unit.command_records() as usize != beside || command.is_some_and(|c| c.revision != revision) {
+        return None;
+    }
     let previous = unit.previous();
     Some(Sample {
         kind: unit.kind.to_owned(),
@@ -67,7 +102,13 @@ fn decode(bytes: &[u8]) -> Option<Sample> {
         first_revision: unit.first_revision(),
         shard: unit.shard(),
         committed: (unit.position(), unit.shard_position(), previous.segment, previous.offset, unit.time()),
-        records: records.ok()?,
+        is_state: unit.is_state(),
+        values,
+        command: command.map(|c| {
+            let rejection = c.rejection.map(|r| (r.name.to_owned(), r.version, r.payload.to_vec()));
+            (c.id.to_owned(), c.fingerprint, rejection)
+        }),
+        metadata: records.first().map_or_else(Vec::new, |first| first.metadata.to_vec()),
     })
 }
 
@@ -125,7 +166,7 @@ proptest! {
     ) {
         for flags in [0, FLAG_MARK, FLAG_MARK | FLAG_CLEAN] {
             let header = BatchHeader {
-                number: numbers[0], body_len: counts[0], flags, units: counts[1], events: counts[2], first_position: numbers[1],
+                number: numbers[0], body_len: counts[0], flags, units: counts[1], positions: counts[2], first_position: numbers[1],
                 durable_to: numbers[2], previous: numbers[3], time: numbers[4], body_hash: numbers[5], segment,
             };
             let mut bytes = header.encode(salt);

@@ -4,7 +4,7 @@
 
 use ego_core::StoreError;
 use ego_core::io::sim::{Call, Crash, Fault, Selector, SimDoor, Times};
-use ego_core::journal::{EntityKey, Journal, Outcome, Read, Record, Ticket, Unit};
+use ego_core::journal::{Content, EntityKey, Journal, Outcome, Read, Record, Ticket, Unit};
 use ego_core::log::{Log, LogOptions};
 use std::path::Path;
 use std::sync::mpsc::{Receiver, channel};
@@ -47,7 +47,8 @@ impl Story {
 
     fn append(&self, id: &str, first_revision: u64, payload: &[u8]) -> Result<Ticket, StoreError> {
         let records = [Record { name: "E", version: 1, payload }];
-        let ticket = self.log.append(&Unit { entity: &key(id), first_revision, records: &records });
+        let content = Content::Events(&records);
+        let ticket = self.log.append(&Unit { entity: &key(id), first_revision, content, command: None, metadata: &[] });
         self.log.kick();
         ticket
     }

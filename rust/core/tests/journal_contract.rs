@@ -5,7 +5,10 @@
 
 use ego_core::StoreError;
 use ego_core::io::RealDoor;
-use ego_core::journal::{EntityKey, Journal, Outcome, Read, Record, Ticket, Unit};
+use ego_core::journal::{
+    Command, Content, EntityKey, Journal, MAX_METADATA_BYTES, Outcome, Read, Record, StoredCommand, StoredEvent,
+    Ticket, Unit,
+};
 use ego_core::log::{Log, LogOptions};
 use ego_core::memory::MemoryJournal;
 use std::path::Path;
@@ -38,7 +41,51 @@ impl Store {
     fn append(&self, key: &EntityKey, first_revision: u64, payloads: &[&[u8]]) -> Result<Ticket, StoreError> {
         let records: Vec<_> =
             payloads.iter().map(|payload| Record { name: "bank.credited", version: 2, payload }).collect();
-        self.journal.append(&Unit { entity: key, first_revision, records: &records })
+        self.journal.append(&unit(key, first_revision, Content::Events(&records)))
+    }
+
+    fn store_unit(&self, unit: &Unit<'_>) {
+        let outcome = self.wait(self.journal.append(unit).unwrap());
+        assert!(matches!(outcome, Outcome::Stored), "{outcome:?}");
+    }
+
+    /// Why a unit is refused, at once or by the committer.
+    fn refusal(&self, unit: &Unit<'_>) -> StoreError {
+        match self.journal.append(unit).map(|ticket| self.wait(ticket)) {
+            Err(refusal) | Ok(Outcome::Refused(refusal)) => refusal,
+            Ok(outcome) => panic!("{outcome:?}"),
+        }
+    }
+
+    fn state(&self, key: &EntityKey, at: u64) -> Option<Shown> {
+        let mut seen = None;
+        let last = self.journal.read_state(key, at, &mut |state| {
+            assert!(seen.replace(Shown::of(key, &state)).is_none());
+        });
+        assert_eq!(last.unwrap(), self.journal.revision(key).unwrap());
+        seen
+    }
+
+    fn commands(&self, key: &EntityKey, since: u64) -> Vec<Kept> {
+        let mut seen = Vec::new();
+        self.journal
+            .read_commands(key, since, &mut |command| {
+                seen.push(Kept::of(&command));
+                Read::More
+            })
+            .unwrap();
+        assert!(seen.is_sorted_by(|a, b| a.time >= b.time && a.revision >= b.revision));
+        seen
+    }
+
+    fn all(&self, from: u64) -> Vec<Shown> {
+        let mut seen = Vec::new();
+        let visit = &mut |key: &EntityKey, event: StoredEvent<'_>| {
+            seen.push(Shown::of(key, &event));
+            Read::More
+        };
+        self.journal.read_from(from, visit).unwrap();
+        seen
     }
 
     fn store(&self, key: &EntityKey, first_revision: u64, payloads: &[&[u8]]) {
@@ -71,6 +118,58 @@ impl Store {
     }
 }
 
+/// A stored event or state.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Shown {
+    id: String,
+    revision: u64,
+    position: u64,
+    of: (String, u32),
+    payload: Vec<u8>,
+    metadata: Vec<u8>,
+    is_state: bool,
+}
+
+impl Shown {
+    fn of(key: &EntityKey, event: &StoredEvent<'_>) -> Self {
+        Self {
+            id: key.id.to_string(),
+            revision: event.revision,
+            position: event.position,
+            of: (event.name.to_owned(), event.version),
+            payload: event.payload.to_vec(),
+            metadata: event.metadata.to_vec(),
+            is_state: event.is_state,
+        }
+    }
+}
+
+/// What is stored of a command.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Kept {
+    id: String,
+    fingerprint: [u8; 16],
+    revision: u64,
+    time: u64,
+    rejection: Option<(String, u32, Vec<u8>)>,
+}
+
+impl Kept {
+    fn of(command: &StoredCommand<'_>) -> Self {
+        let rejection = command.rejection.map(|r| (r.name.to_owned(), r.version, r.payload.to_vec()));
+        let StoredCommand { id, fingerprint, revision, time, .. } = *command;
+        Self { id: id.to_owned(), fingerprint, revision, time, rejection }
+    }
+}
+
+fn unit<'a>(entity: &'a EntityKey, first_revision: u64, content: Content<'a>) -> Unit<'a> {
+    Unit { entity, first_revision, content, command: None, metadata: &[] }
+}
+
+fn state(payload: &[u8]) -> Content<'_> {
+    Content::State(Record { name: "bank.balance", version: 3, payload })
+}
+
 fn key(id: &str) -> EntityKey {
     EntityKey::new(Arc::from("Account"), Arc::from(id))
 }
@@ -83,7 +182,7 @@ fn log(path: &Path, options: LogOptions) -> Log {
 fn small() -> LogOptions {
     LogOptions {
         segment_bytes: 64 << 10,
-        max_unit_bytes: 16 << 10,
+        max_unit_bytes: 20 << 10,
         checkpoint_bytes: 100 << 10,
         ..LogOptions::default()
     }
@@ -217,6 +316,165 @@ fn writers_on_several_threads_lose_nothing() {
 }
 
 #[test]
+fn the_latest_state_is_read_and_an_older_one_is_still_found() {
+    on_every_store(|store| {
+        let (a, b) = (key("a"), key("b"));
+        assert_eq!(store.state(&a, u64::MAX), None);
+        for version in 1..=60 {
+            store.store_unit(&unit(&a, version, state(&vec![version as u8; 3000])));
+            if version % 20 == 0 {
+                store.store_unit(&unit(&b, version / 20, state(b"")));
+            }
+        }
+        for (at, version) in [(u64::MAX, 60), (60, 60), (59, 59), (17, 17), (1, 1)] {
+            let seen = store.state(&a, at).unwrap();
+            assert_eq!((seen.revision, seen.payload, seen.is_state), (version, vec![version as u8; 3000], true));
+            assert_eq!(seen.of, ("bank.balance".to_owned(), 3));
+        }
+        assert_eq!(store.state(&a, 0), None);
+        assert_eq!(store.state(&b, 2).map(|seen| (seen.revision, seen.position)), Some((2, 42)));
+        assert_eq!((store.journal.stats().entities, store.journal.stats().position), (2, 63));
+        assert_eq!(store.journal.kinds_of("a"), [Arc::from("Account")]);
+        assert_eq!(store.all(1).iter().map(|state| state.position).collect::<Vec<_>>(), (1..=63).collect::<Vec<_>>());
+    });
+}
+
+#[test]
+fn a_state_of_another_version_than_the_next_is_refused_and_the_stored_one_stays() {
+    on_every_store(|store| {
+        let a = key("a");
+        store.store_unit(&unit(&a, 1, state(b"one")));
+        store.store_unit(&unit(&a, 2, state(b"two")));
+        for wrong in [1, 2, 4] {
+            let refusal = store.refusal(&unit(&a, wrong, state(b"x")));
+            assert!(matches!(refusal, StoreError::Conflict { actual: 2, .. }), "{refusal:?}");
+        }
+        assert_eq!(store.state(&a, u64::MAX).map(|seen| (seen.revision, seen.payload)), Some((2, b"two".to_vec())));
+        store.store_unit(&unit(&a, 3, state(b"three")));
+        assert_eq!(store.state(&a, u64::MAX).map(|seen| seen.revision), Some(3));
+    });
+}
+
+#[test]
+fn events_and_states_of_one_entity_are_passed_over_by_the_readers_of_the_other() {
+    on_every_store(|store| {
+        let a = key("a");
+        store.store(&a, 1, &[b"1", b"2"]);
+        store.store_unit(&unit(&a, 3, state(b"3")));
+        store.store(&a, 4, &[b"4"]);
+        let revisions = |from| store.entity(&a, from).into_iter().map(|event| event.0).collect::<Vec<_>>();
+        assert_eq!((revisions(1), revisions(2), revisions(3)), (vec![1, 2, 4], vec![2, 4], vec![4]));
+        assert_eq!(store.state(&a, u64::MAX).map(|seen| seen.revision), Some(3));
+        assert_eq!(store.state(&a, 2), None);
+        let shapes: Vec<_> = store.all(2).into_iter().map(|seen| (seen.position, seen.is_state)).collect();
+        assert_eq!(shapes, [(2, false), (3, true), (4, false)]);
+    });
+}
+
+#[test]
+fn a_command_is_kept_with_what_it_changed_and_found_again_newest_first() {
+    on_every_store(|store| {
+        let (a, events) = (key("a"), [Record { name: "bank.credited", version: 2, payload: b"1" }; 2]);
+        let refused = Record { name: "bank.overdrawn", version: 7, payload: &[9; 2000] };
+        let command = |id, fingerprint, rejection| Some(Command { id, fingerprint: [fingerprint; 16], rejection });
+        let none = Content::Events(&[]);
+        store.store_unit(&Unit { command: command("c-1", 1, None), ..unit(&a, 1, Content::Events(&events)) });
+        store.store_unit(&Unit { command: command("c-2", 2, Some(refused)), ..unit(&a, 3, none) });
+        store.store_unit(&Unit { command: command("c-3", 3, None), ..unit(&a, 3, none) });
+        store.store(&a, 3, &[b"3"]);
+        store.store_unit(&Unit { command: command(&"c".repeat(255), 4, None), ..unit(&a, 4, state(b"4")) });
+        let kept = store.commands(&a, 0);
+        let names: Vec<_> = kept.iter().map(|c| (c.id.len(), c.fingerprint[0], c.revision)).collect();
+        assert_eq!(names, [(255, 4, 4), (3, 3, 2), (3, 2, 2), (3, 1, 2)]);
+        let reasons: Vec<_> = kept.iter().map(|command| command.rejection.clone()).collect();
+        assert_eq!(reasons, [None, None, Some(("bank.overdrawn".to_owned(), 7, vec![9; 2000])), None]);
+        assert_eq!(store.entity(&a, 1).len(), 3);
+        assert_eq!(store.all(1).iter().map(|seen| seen.position).collect::<Vec<_>>(), [1, 2, 3, 4]);
+        let mut seen = 0;
+        let visit = &mut |_: StoredCommand<'_>| {
+            seen += 1;
+            if seen == 2 { Read::Enough } else { Read::More }
+        };
+        store.journal.read_commands(&a, 0, visit).unwrap();
+        assert_eq!(seen, 2);
+        assert_eq!(store.commands(&key("b"), 0), []);
+    });
+}
+
+#[test]
+fn an_entity_of_commands_alone_is_not_stored_and_its_commands_are_found() {
+    on_every_store(|store| {
+        let (a, none) = (key("a"), Content::Events(&[]));
+        let command = |id| Some(Command { id, fingerprint: [0; 16], rejection: None });
+        store.store_unit(&Unit { command: command("c-1"), ..unit(&a, 1, none) });
+        store.store_unit(&Unit { command: command("c-2"), ..unit(&a, 1, none) });
+        let refusal = store.refusal(&Unit { command: command("c-3"), ..unit(&a, 2, none) });
+        assert!(matches!(refusal, StoreError::Conflict { actual: 0, .. }), "{refusal:?}");
+        assert_eq!((store.journal.revision(&a).unwrap(), store.journal.stats().entities), (0, 0));
+        assert_eq!(store.journal.kinds_of("a"), Vec::<Arc<str>>::new());
+        assert_eq!((store.entity(&a, 1), store.state(&a, u64::MAX), store.all(1)), (vec![], None, vec![]));
+        let ids = || store.commands(&a, 0).into_iter().map(|c| (c.id, c.revision)).collect::<Vec<_>>();
+        assert_eq!(ids(), [("c-2".to_owned(), 0), ("c-1".to_owned(), 0)]);
+        store.store(&a, 1, &[b"first"]);
+        assert_eq!((store.entity(&a, 1), ids().len()), (vec![(1, 1, b"first".to_vec())], 2));
+        assert_eq!(store.journal.stats().entities, 1);
+    });
+}
+
+#[test]
+fn commands_are_read_until_they_are_too_old() {
+    on_every_store(|store| {
+        let (a, payload) = (key("a"), [5; 300]);
+        let rejection = Some(Record { name: "no", version: 1, payload: &payload });
+        for n in 0..500 {
+            let id = format!("c-{n}");
+            let command = Some(Command { id: &id, fingerprint: [n as u8; 16], rejection });
+            store.store_unit(&Unit { command, ..unit(&a, 1 + n / 3, Content::Events(&[])) });
+            if n % 3 == 2 {
+                store.store_unit(&unit(&a, 1 + n / 3, state(&vec![1; 10_000 * usize::from(n % 60 == 2)])));
+            }
+        }
+        let all = store.commands(&a, 0);
+        let ids: Vec<_> = all.iter().map(|command| command.id.clone()).collect();
+        assert_eq!(ids, (0..500).rev().map(|n| format!("c-{n}")).collect::<Vec<_>>());
+        for since in [0, 1, 200, 499].map(|n: usize| all[n].time) {
+            let young: Vec<_> = all.iter().filter(|command| command.time >= since).cloned().collect();
+            assert_eq!(store.commands(&a, since), young);
+        }
+        assert_eq!(store.commands(&a, u64::MAX), []);
+    });
+}
+
+#[test]
+fn the_metadata_of_a_unit_is_shown_with_all_that_it_holds() {
+    on_every_store(|store| {
+        let (a, long) = (key("a"), [3; MAX_METADATA_BYTES]);
+        let events = [Record { name: "bank.credited", version: 2, payload: b"1" }; 3];
+        let command = Some(Command { id: "c", fingerprint: [1; 16], rejection: Some(events[0]) });
+        store.store_unit(&Unit { metadata: b"trace", ..unit(&a, 1, Content::Events(&events)) });
+        store.store(&a, 4, &[b"4"]);
+        store.store_unit(&Unit { metadata: &long, command, ..unit(&a, 5, Content::Events(&events[..2])) });
+        store.store_unit(&Unit { metadata: b"state", command, ..unit(&a, 7, state(b"7")) });
+        store.store_unit(&Unit { metadata: b"gone", command, ..unit(&a, 8, Content::Events(&[])) });
+        let expected: [&[u8]; 7] = [b"trace", b"trace", b"trace", b"", &long, &long, b"state"];
+        for from in 1..=7 {
+            let seen: Vec<_> = store.all(from).into_iter().map(|seen| seen.metadata).collect();
+            assert_eq!(seen, expected[from as usize - 1..]);
+            let mut of_entity = Vec::new();
+            let visit = &mut |event: StoredEvent<'_>| {
+                of_entity.push(event.metadata.to_vec());
+                Read::More
+            };
+            store.journal.read_entity(&a, from, visit).unwrap();
+            assert_eq!(of_entity, expected[from as usize - 1..6.max(from as usize - 1)]);
+        }
+        assert_eq!(store.state(&a, u64::MAX).unwrap().metadata, b"state");
+        let refusal = store.refusal(&Unit { metadata: &[0; MAX_METADATA_BYTES + 1], ..unit(&a, 8, state(b"8")) });
+        assert!(matches!(refusal, StoreError::TooLarge { size: 16385, cap: 16384, .. }), "{refusal:?}");
+    });
+}
+
+#[test]
 fn a_log_closed_and_opened_again_holds_the_same_and_goes_on() {
     for options in [LogOptions::default(), small()] {
         let dir = tempfile::tempdir().unwrap();
@@ -286,8 +544,8 @@ fn what_is_not_a_store_is_refused_and_left_alone() {
 fn a_unit_over_the_cap_is_refused_alone() {
     let dir = tempfile::tempdir().unwrap();
     let store = Store::new(Arc::new(log(&dir.path().join("s"), small())));
-    let refused = store.append(&key("a"), 1, &[&[7; 16 << 10]]);
-    assert!(matches!(refused, Err(StoreError::TooLarge { cap: 16384, .. })), "{refused:?}");
-    store.store(&key("a"), 1, &[&[7; 15 << 10]]);
+    let refused = store.append(&key("a"), 1, &[&[7; 20 << 10]]);
+    assert!(matches!(refused, Err(StoreError::TooLarge { cap: 20480, .. })), "{refused:?}");
+    store.store(&key("a"), 1, &[&[7; 19 << 10]]);
     store.journal.close().unwrap();
 }

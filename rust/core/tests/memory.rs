@@ -4,7 +4,7 @@
 
 use ego_core::io::Door;
 use ego_core::io::sim::SimDoor;
-use ego_core::journal::{EntityKey, Journal, Read, Record, StoredEvent, Unit};
+use ego_core::journal::{Content, EntityKey, Journal, Read, Record, StoredEvent, Unit};
 use ego_core::memory::MemoryJournal;
 use proptest::collection::vec;
 use proptest::prelude::*;
@@ -48,6 +48,11 @@ fn key(id: usize) -> EntityKey {
     EntityKey::new(Arc::from("Account"), Arc::from(format!("a-{id}")))
 }
 
+fn append(journal: &MemoryJournal, entity: &EntityKey, first_revision: u64, records: &[Record<'_>]) {
+    let content = Content::Events(records);
+    journal.append(&Unit { entity, first_revision, content, command: None, metadata: &[] }).unwrap();
+}
+
 fn of_entity(journal: &MemoryJournal, key: &EntityKey, from: u64) -> (Vec<Seen>, u64) {
     let mut seen = Vec::new();
     let last = journal.read_entity(key, from, &mut |event| {
@@ -89,7 +94,7 @@ proptest! {
                 .map(|((&(of, _), name), payload)| Record { name, version: of % 2, payload }).collect();
             let first_revision = revisions[*entity] + 1;
             let earliest = door.wall_nanos();
-            journal.append(&Unit { entity: &keys[*entity], first_revision, records: &records }).unwrap();
+            append(&journal, &keys[*entity], first_revision, &records);
             times.push((events.len(), earliest, door.wall_nanos()));
             for record in records {
                 revisions[*entity] += 1;
@@ -134,7 +139,7 @@ fn a_unit_larger_than_any_block_is_read_like_others() {
     let large = vec![7; 40 << 20];
     for (first_revision, payload) in (1..).zip([b"before".as_slice(), &large, b"between", &large, b"after"]) {
         let records = [Record { name: "bank.credited", version: 1, payload }];
-        journal.append(&Unit { entity: &key(0), first_revision, records: &records }).unwrap();
+        append(&journal, &key(0), first_revision, &records);
     }
     let lengths = [6, 40 << 20, 7, 40 << 20, 5];
     for from in 1..=6 {
@@ -150,7 +155,7 @@ fn a_visitor_may_use_the_journal() {
     let journal = MemoryJournal::new(Arc::new(SimDoor::new(1)));
     let store = |entity: &EntityKey, first_revision| {
         let records = [Record { name: "bank.credited", version: 1, payload: b"1" }];
-        journal.append(&Unit { entity, first_revision, records: &records }).unwrap();
+        append(&journal, entity, first_revision, &records);
     };
     store(&key(0), 1);
     journal

@@ -3,9 +3,9 @@
 //! A `def` handler runs under a frame on this thread's stack; an `async def` one has its [`Context`] in a context
 //! variable of its task. What a handler tells is kept here until its own unit is durable.
 
-use crate::cell::GilCell;
 use crate::engine::Engine;
 use crate::entity::Entity;
+use ego_answer::cell::GilCell;
 use ego_core::io::{Door, RealDoor};
 use pyo3::exceptions::PyLookupError;
 use pyo3::ffi;
@@ -25,6 +25,14 @@ pub(crate) struct Tell {
     pub(crate) command: Py<PyAny>,
     /// The sender's context.
     pub(crate) context: Py<PyAny>,
+}
+
+impl Tell {
+    pub(crate) fn traverse(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
+        visit.call(&self.engine)?;
+        visit.call(&self.command)?;
+        visit.call(&self.context)
+    }
 }
 
 /// A `def` handler on the stack of this thread.
@@ -219,12 +227,8 @@ impl Context {
     }
 
     fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
-        for tell in self.tells.in_traverse().iter().flat_map(|tells| tells.iter().flatten()) {
-            visit.call(&tell.engine)?;
-            visit.call(&tell.command)?;
-            visit.call(&tell.context)?;
-        }
-        Ok(())
+        let tells = self.tells.in_traverse();
+        tells.iter().flat_map(|tells| tells.iter().flatten()).try_for_each(|tell| tell.traverse(visit))
     }
 
     fn __clear__(&self) {

@@ -3,17 +3,19 @@
 //! Nothing on the way of a command to an idle entity allocates a task, a timer or a queue entry, unless the disk has to
 //! be waited for.
 
-use crate::answer::{Answer, Link, Phase};
 use crate::context::{self, Frame, Tell};
-use crate::engine::{Call, Callback, Engine, Mode, Run};
-use crate::entity::{Entity, Live, Message, Wants};
-use crate::fast::attached;
+use crate::engine::{Engine, Mode};
+use crate::entity::{Entity, Live, Message, Sent, Wants};
 use crate::pending::{self, Then, Verdict, Waiting};
+use crate::run::{Call, Callback, Run};
 use crate::turn::{self, Fate, fate};
-use crate::{error, logging, wake};
+use crate::{error, logging};
+use ego_answer::answer::{Answer, Phase};
+use ego_answer::fast::attached;
+use ego_answer::wake;
 use ego_core::entities::mailbox::Full;
 use ego_core::entities::slot::Entry;
-use ego_core::journal::Ticket;
+use ego_core::journal::{Journal, Ticket};
 use pyo3::prelude::*;
 use pyo3::types::PyTuple;
 use std::sync::Arc;
@@ -28,6 +30,8 @@ pub(crate) struct At<'a, 'py> {
     pub(crate) engine: &'a Bound<'py, Engine>,
     pub(crate) run: &'a Arc<Run>,
     pub(crate) entity: &'a Arc<Entity>,
+    /// The loop of a caller elsewhere than on the engine's loop; Python's `None` for a thread without one.
+    pub(crate) caller: Option<&'a Bound<'py, PyAny>>,
 }
 
 /// Whether and how long somebody waits for an answer.
@@ -76,14 +80,20 @@ fn deadline(patience: Patience) -> u64 {
 }
 
 impl<'a, 'py> At<'a, 'py> {
+    /// The journal of the entity's kind.
+    #[inline]
+    pub(crate) fn journal(self) -> &'a dyn Journal {
+        &*self.run.lane(&self.entity.kind).journal
+    }
+
     /// Sends a command and gives the awaitable of its answer. Called without pyo3's bookkeeping: whatever may let go of
     /// an object happens in [`attached`].
     #[inline]
     pub(crate) fn send(self, command: &Bound<'py, PyAny>, patience: Patience) -> PyResult<Answer> {
-        let Self { py, engine, run, entity } = self;
+        let Self { py, engine, run, entity, .. } = self;
         entity.kind.check_command(command, &entity.key)?;
-        let (inner, journal, wish) = (engine.get(), &*run.journal, Wish::Command(command));
-        if inner.mode.get(py) != Mode::Open || journal.settled() == Ticket::MAX {
+        let (inner, journal, wish) = (engine.get(), self.journal(), Wish::Command(command));
+        if inner.mode.get(py) != Mode::Open || journal.settled() == Ticket::MAX || self.caller.is_some() {
             return attached(|_| self.ask(wish, patience));
         }
         let (entry, generation) = entity.enter(py);
@@ -117,7 +127,7 @@ impl<'a, 'py> At<'a, 'py> {
         let answer = Answer::writing(py, &run.home.event_loop, value?, deadline(patience))?;
         let then = Then::Show { tells: Vec::new(), rejected: false };
         let waiting = Waiting { ticket, entity: Arc::clone(entity), generation, answer: answer.clone_ref(py), then };
-        pending::wait(py, inner, run, waiting)?;
+        pending::wait(engine, run, waiting)?;
         Ok(answer)
     }
 
@@ -168,7 +178,10 @@ impl<'a, 'py> At<'a, 'py> {
     }
 
     fn answer(self, phase: Phase, patience: Patience) -> PyResult<Answer> {
-        let answer = Answer::pending(self.py, &self.run.home.event_loop, phase, deadline(patience))?;
+        let answer = match self.caller {
+            None => Answer::pending(self.py, &self.run.home.event_loop, phase, deadline(patience))?,
+            Some(event_loop) => Answer::elsewhere(self.py, event_loop, phase, deadline(patience))?,
+        };
         if matches!(patience, Patience::Told) {
             answer.set_told(self.py);
         }
@@ -177,10 +190,10 @@ impl<'a, 'py> At<'a, 'py> {
 
     /// One turn, with the content that was taken out or none.
     fn take_turn(self, live: Option<Live>, wish: Wish<'_, 'py>) -> Step<'py> {
-        let Self { py, run, entity, .. } = self;
+        let Self { py, entity, .. } = self;
         let mut generation = entity.generation(py);
         let live = live.filter(|live| {
-            let lost = matches!(fate(&*run.journal, live.last_ticket), Fate::Lost(_));
+            let lost = matches!(fate(self.journal(), live.last_ticket), Fate::Lost(_));
             if lost {
                 entity.forget(py, generation);
                 generation = entity.generation(py);
@@ -189,7 +202,7 @@ impl<'a, 'py> At<'a, 'py> {
         });
         let ready = self.check_poison(wish).and_then(|()| match live {
             Some(live) => Ok(live),
-            None => turn::load(py, &*run.journal, entity),
+            None => turn::load(py, self.journal(), entity),
         });
         let mut live = match ready {
             Ok(live) => live,
@@ -201,7 +214,7 @@ impl<'a, 'py> At<'a, 'py> {
         let frame = Frame::new(entity, live.revision);
         let decided = match wish {
             Wish::State => Ok(None),
-            Wish::Command(command) => frame.run(|| turn::decide(py, &*run.journal, entity, &mut live, command)),
+            Wish::Command(command) => frame.run(|| turn::decide(py, self.journal(), entity, &mut live, command)),
         };
         self.after(live, generation, decided, frame.tells.take())
     }
@@ -215,7 +228,7 @@ impl<'a, 'py> At<'a, 'py> {
         decided: PyResult<Option<Bound<'py, PyAny>>>,
         tells: Vec<Tell>,
     ) -> Step<'py> {
-        if let Fate::Stored = fate(&*self.run.journal, live.last_ticket) {
+        if let Fate::Stored = fate(self.journal(), live.last_ticket) {
             live.last_ticket = 0;
         }
         let ticket = live.last_ticket;
@@ -230,23 +243,23 @@ impl<'a, 'py> At<'a, 'py> {
 
     /// Refuses a command of a store that takes no more writes; reading goes on.
     fn check_poison(self, wish: Wish<'_, '_>) -> PyResult<()> {
-        if self.run.journal.settled() != Ticket::MAX || matches!(wish, Wish::State) {
+        if self.journal().settled() != Ticket::MAX || matches!(wish, Wish::State) {
             return Ok(());
         }
-        self.run.journal.poisoned().map_or(Ok(()), |failure| Err(error::storage(self.py, &failure)))
+        self.journal().poisoned().map_or(Ok(()), |failure| Err(error::storage(self.py, &failure)))
     }
 
     /// Lays the answer of an ended turn down and shows it once its ticket is settled.
     pub(crate) fn conclude(self, answer: Answer, ended: Ended<'py>, step: bool) -> PyResult<()> {
-        let Self { py, engine, run, entity } = self;
+        let Self { py, engine, run, entity, .. } = self;
         let Ended { ticket, generation, value, tells } = ended;
         let rejected = value.is_err();
         answer.prepare(py, value.map(Bound::into_any));
-        match fate(&*run.journal, ticket) {
+        match fate(self.journal(), ticket) {
             Fate::Open => {
                 let then = Then::Show { tells, rejected };
                 let waiting = Waiting { ticket, entity: Arc::clone(entity), generation, answer, then };
-                pending::wait(py, engine.get(), run, waiting)
+                pending::wait(engine, run, waiting)
             }
             Fate::Stored => {
                 release(engine, run, tells)?;
@@ -263,7 +276,7 @@ impl<'a, 'py> At<'a, 'py> {
     /// Lets a wish wait for a busy entity.
     #[cold]
     fn enqueue(self, wish: Wish<'_, 'py>, patience: Patience, context: Option<&Bound<'py, PyAny>>) -> PyResult<Answer> {
-        let Self { py, engine, run, entity } = self;
+        let Self { py, engine, run, entity, .. } = self;
         let inner = engine.get();
         if !matches!(patience, Patience::Told) {
             self.check_deadlock()?;
@@ -286,7 +299,7 @@ impl<'a, 'py> At<'a, 'py> {
         inner.tally.accepted.add(py, 1);
         inner.tally.queued.add(py, 1);
         self.link(&answer)?;
-        pending::arm(py, inner, run, answer.deadline(py))?;
+        pending::arm(engine, run, answer.deadline(py))?;
         Ok(answer)
     }
 
@@ -296,7 +309,7 @@ impl<'a, 'py> At<'a, 'py> {
         if let Some(sender) = &sender {
             sender.waits(self.py, self.entity);
         }
-        answer.link(self.py, Link { entity: Arc::clone(self.entity), sender });
+        answer.link(self.py, Box::new(Sent { to: Arc::clone(self.entity), by: sender }));
         Ok(())
     }
 
@@ -329,7 +342,7 @@ impl<'a, 'py> At<'a, 'py> {
     /// Runs messages; past its budget it goes on in the loop's next round.
     #[cold]
     fn run_waiting(self, first: Message) -> PyResult<()> {
-        let Self { py, engine, run, entity } = self;
+        let Self { py, engine, run, entity, .. } = self;
         let mut next = Some(first);
         let mut budget = TURN_BUDGET;
         let mut result = Ok(());
@@ -408,7 +421,7 @@ pub(crate) fn pump(engine: &Bound<'_, Engine>, run: &Arc<Run>) -> PyResult<()> {
         let to = format!("{}/{}", tell.entity.key.kind, tell.entity.key.id);
         match deliver(py, tell) {
             Ok(()) => {}
-            Err(failure) if error::ends_the_process(py, &failure) => {
+            Err(failure) if ego_answer::error::ends_the_process(py, &failure) => {
                 result = Err(failure);
                 break;
             }
@@ -422,7 +435,7 @@ fn deliver(py: Python<'_>, tell: Tell) -> PyResult<()> {
     let engine = tell.engine.bind(py);
     let run = engine.get().running(py)?;
     let entity = engine.get().current(py, &tell.entity);
-    let (at, context) = (At { py, engine, run: &run, entity: &entity }, tell.context.bind(py));
+    let (at, context) = (At { py, engine, run: &run, entity: &entity, caller: None }, tell.context.bind(py));
     let wish = Wish::Command(tell.command.bind(py));
     wake::within(context, || at.ask_in(wish, Patience::Told, Some(context)))?.map(drop)
 }

@@ -1,10 +1,10 @@
 //! One live entity as the seam sees it: its slot, and who waits for whom.
 
-use crate::answer::Answer;
-use crate::cell::{GilCell, GilValue};
 use crate::context::Context;
-use crate::future::Future;
 use crate::kind::Kind;
+use ego_answer::answer::{Answer, Link};
+use ego_answer::cell::{GilCell, GilValue};
+use ego_answer::future::Future;
 use ego_core::entities::slot::{Entry, Slot};
 use ego_core::journal::{EntityKey, Ticket};
 use pyo3::prelude::*;
@@ -48,6 +48,25 @@ pub(crate) struct Running {
     pub(crate) context: Py<PyAny>,
     pub(crate) scope: Py<Context>,
     pub(crate) generation: u32,
+}
+
+/// A command on its way: which entity it is for, and in whose `async def` handler it was sent.
+#[derive(Debug)]
+pub(crate) struct Sent {
+    pub(crate) to: Arc<Entity>,
+    pub(crate) by: Option<Arc<Entity>>,
+}
+
+impl Link for Sent {
+    fn withdraw(&self, py: Python<'_>, answer: &Py<Future>) {
+        self.to.withdraw(py, answer);
+    }
+
+    fn unlink(&self, py: Python<'_>) {
+        if let Some(sender) = &self.by {
+            sender.waits_no_more(py, &self.to);
+        }
+    }
 }
 
 /// Counters of one engine.

@@ -1,10 +1,14 @@
 //! The way in: `EntityRef`, one entity as its callers hold it.
 
-use crate::answer::Answer;
-use crate::cell::GilCell;
 use crate::dispatch::{At, Patience, Wish};
 use crate::engine::Engine;
 use crate::entity::Entity;
+use crate::error;
+use crate::run::Run;
+use ego_answer::answer::Answer;
+use ego_answer::cell::GilCell;
+use ego_answer::fast::attached;
+use ego_core::StoreError;
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use pyo3::types::PyBool;
@@ -61,15 +65,59 @@ impl EntityRef {
         self.entity.borrow(py)
     }
 
-    /// Gives the present run and the entity to `body`, if this is the engine's loop and thread. Both stay what they are
-    /// while a `def` handler runs.
+    /// Gives the present run and the entity to `body`. Both stay what they are while a `def` handler runs.
     #[inline]
-    fn with_place<'py, R>(&self, py: Python<'py>, body: impl FnOnce(At<'_, 'py>) -> PyResult<R>) -> PyResult<R> {
+    fn with_place<'py, R>(
+        &self,
+        py: Python<'py>,
+        needs_loop: bool,
+        body: impl FnOnce(At<'_, 'py>) -> PyResult<R>,
+    ) -> PyResult<R> {
         let engine = self.engine.bind(py);
         let run = engine.get().run.borrow(py);
-        let Some(run) = &*run else { return Err(engine.get().not_started(py)) };
-        run.check_here(py)?;
-        body(At { py, engine, run, entity: &self.entity(py) })
+        let Some(held) = &*run else { return Err(engine.get().not_started(py)) };
+        let Some(event_loop) = held.home.elsewhere(py)? else {
+            return body(At { py, engine, run: held, entity: &self.entity(py), caller: None });
+        };
+        let held = Arc::clone(held);
+        drop(run);
+        if needs_loop && event_loop.is_none() {
+            return Err(no_loop(py, &held));
+        }
+        self.visit(&event_loop, &held, body)
+    }
+
+    /// The same for a caller on another loop or thread: the engine may stop meanwhile.
+    #[cold]
+    fn visit<'py, R>(
+        &self,
+        event_loop: &Bound<'py, PyAny>,
+        run: &Arc<Run>,
+        body: impl FnOnce(At<'_, 'py>) -> PyResult<R>,
+    ) -> PyResult<R> {
+        let py = event_loop.py();
+        let engine = self.engine.bind(py);
+        if run.home.is_closed(py)? {
+            return Err(error::not_started(py, "the event loop that the engine was started on is closed"));
+        }
+        let entity = Arc::clone(&*self.entity(py));
+        run.visitors.add(py, 1);
+        let visited = attached(|_| body(At { py, engine, run, entity: &entity, caller: Some(event_loop) }));
+        run.visitors.sub(py, 1);
+        engine.get().check_drained(py)?;
+        visited
+    }
+}
+
+/// Why a call from a thread without an event loop is refused.
+#[cold]
+fn no_loop(py: Python<'_>, run: &Run) -> PyErr {
+    match run.events.journal.poisoned() {
+        Some(forked @ StoreError::Forked { .. }) => error::storage(py, &forked),
+        _ => error::not_started(
+            py,
+            "no event loop runs in this thread: call it from a coroutine, or use ego.sync.Engine in threads",
+        ),
     }
 }
 
@@ -78,13 +126,13 @@ impl EntityRef {
     /// Sends a command without an answer. What goes wrong with it is logged.
     #[pyo3(signature = (command, /))]
     fn tell(&self, command: &Bound<'_, PyAny>) -> PyResult<()> {
-        self.with_place(command.py(), |at| at.tell(command))
+        self.with_place(command.py(), false, |at| at.tell(command))
     }
 
     /// Asks for `(state, revision)` without a command.
     #[pyo3(signature = (*, timeout = DEFAULT_TIMEOUT), text_signature = "($self, *, timeout=5.0)")]
     fn state(&self, py: Python<'_>, timeout: Timeout) -> PyResult<Py<PyAny>> {
-        self.with_place(py, |at| at.ask(Wish::State, timeout.0)).map(Answer::into_any)
+        self.with_place(py, true, |at| at.ask(Wish::State, timeout.0)).map(Answer::into_any)
     }
 
     /// The entity's id.
@@ -126,7 +174,7 @@ mod by_hand {
     #![expect(unsafe_code, reason = "a method of the C API")]
 
     use super::{DEFAULT_TIMEOUT, EntityRef, Timeout};
-    use crate::fast::{attached, enter};
+    use ego_answer::fast::{attached, enter};
     use pyo3::exceptions::PyTypeError;
     use pyo3::ffi::{self, PyObject};
     use pyo3::prelude::*;
@@ -153,7 +201,7 @@ mod by_hand {
                 attached(|py| timeout(py, arguments, count, names))?
             };
             let slf = Borrowed::from_ptr(py, slf).cast_unchecked::<EntityRef>().get();
-            slf.with_place(py, |at| at.send(&Borrowed::from_ptr(py, *arguments), timeout.0))
+            slf.with_place(py, true, |at| at.send(&Borrowed::from_ptr(py, *arguments), timeout.0))
         }));
         match sent {
             Ok(Ok(answer)) => answer.into_any().into_ptr(),

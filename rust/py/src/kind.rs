@@ -2,9 +2,9 @@
 //!
 //! Types are recognised by their address; only what is not found so is asked about with `isinstance`.
 
-use crate::call::Function;
 use crate::error;
-use crate::fast::attached;
+use ego_answer::call::Function;
+use ego_answer::fast::attached;
 use ego_core::journal::EntityKey;
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
@@ -30,6 +30,7 @@ pub(crate) struct Decoder {
 #[derive(Debug)]
 pub(crate) struct Kind {
     pub(crate) name: Arc<str>,
+    pub(crate) is_durable_state: bool,
     pub(crate) behavior: Py<PyAny>,
     pub(crate) create: Function,
     pub(crate) handle_command: Function,
@@ -157,6 +158,7 @@ impl Kind {
         };
         Self {
             name: Arc::clone(&self.name),
+            is_durable_state: self.is_durable_state,
             behavior: self.behavior.clone_ref(py),
             create: self.create.clone_ref(py),
             handle_command: self.handle_command.clone_ref(py),
@@ -235,6 +237,7 @@ impl KindSpec {
         sorted.sort_by(|a, b| (&a.name, a.version).cmp(&(&b.name, b.version)));
         Ok(Self(Kind {
             name: Arc::from(name),
+            is_durable_state: false,
             behavior: behavior.clone().into_any().unbind(),
             create: Function::new(py, create),
             handle_command: Function::new(py, handle_command),

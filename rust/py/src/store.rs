@@ -47,7 +47,9 @@ impl Store {
     #[staticmethod]
     #[pyo3(signature = (path, *, shards, segment_bytes, max_unit_bytes))]
     fn open_log(py: Python<'_>, path: PathBuf, shards: u16, segment_bytes: u64, max_unit_bytes: u32) -> PyResult<Self> {
-        let options = LogOptions { shards, segment_bytes, max_unit_bytes, ..LogOptions::default() };
+        let defaults = LogOptions::default();
+        let max_queue_bytes = defaults.max_queue_bytes.max(max_unit_bytes.into());
+        let options = LogOptions { shards, segment_bytes, max_unit_bytes, max_queue_bytes, ..defaults };
         let log = py
             .detach(|| Log::open(Arc::new(RealDoor), &path, options))
             .map_err(|failure| error::storage(py, &failure))?;

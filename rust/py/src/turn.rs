@@ -7,9 +7,9 @@
 use crate::context::Frame;
 use crate::entity::{Entity, Live};
 use crate::error;
-use crate::fast::attached;
+use ego_answer::fast::attached;
 use ego_core::StoreError;
-use ego_core::journal::{Journal, Outcome, Read, Record, StoredEvent, Ticket, Unit};
+use ego_core::journal::{Content, Journal, Outcome, Read, Record, StoredEvent, Ticket, Unit};
 use pyo3::IntoPyObjectExt;
 use pyo3::exceptions::PyException;
 use pyo3::prelude::*;
@@ -126,7 +126,7 @@ fn ours(py: Python<'_>, failure: PyErr, make: impl FnOnce(&PyErr) -> PyResult<Py
         return failure;
     }
     match make(&failure) {
-        Ok(made) => error::from_cause(py, made, failure),
+        Ok(made) => ego_answer::error::from_cause(py, made, failure),
         Err(broken) => broken,
     }
 }
@@ -239,7 +239,9 @@ fn encode<'py>(py: Python<'py>, entity: &Entity, event: &Bound<'py, PyAny>) -> P
 
 #[inline(always)]
 fn append(journal: &dyn Journal, entity: &Entity, live: &mut Live, records: &[Record<'_>]) -> PyResult<()> {
-    let unit = Unit { entity: &entity.key, first_revision: live.revision + 1, records };
+    let content = Content::Events(records);
+    let first_revision = live.revision + 1;
+    let unit = Unit { entity: &entity.key, first_revision, content, command: None, metadata: &[] };
     match journal.append(&unit) {
         Ok(ticket) => {
             live.last_ticket = ticket;

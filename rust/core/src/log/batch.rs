@@ -17,7 +17,7 @@ pub struct Place {
     pub number: u64,
     /// Hash of the batch before.
     pub previous: u64,
-    /// Position of the next event.
+    /// Position of the next event or state.
     pub position: u64,
     /// When the batch is committed.
     pub time: u64,
@@ -28,12 +28,12 @@ pub struct Place {
 pub struct BatchBuilder {
     bytes: Vec<u8>,
     units: u32,
-    events: u32,
+    positions: u32,
 }
 
 impl Default for BatchBuilder {
     fn default() -> Self {
-        Self { bytes: vec![0; BATCH_HEADER], units: 0, events: 0 }
+        Self { bytes: vec![0; BATCH_HEADER], units: 0, positions: 0 }
     }
 }
 
@@ -41,7 +41,7 @@ impl BatchBuilder {
     /// Forgets what was built.
     pub fn clear(&mut self) {
         self.bytes.truncate(BATCH_HEADER);
-        (self.units, self.events) = (0, 0);
+        (self.units, self.positions) = (0, 0);
     }
 
     /// Units pushed.
@@ -50,10 +50,10 @@ impl BatchBuilder {
         self.units
     }
 
-    /// Events pushed.
+    /// Events and states pushed.
     #[must_use]
-    pub fn events(&self) -> u32 {
-        self.events
+    pub fn positions(&self) -> u32 {
+        self.positions
     }
 
     /// Where the next unit pushed will stand.
@@ -63,15 +63,15 @@ impl BatchBuilder {
         Address { segment: place.segment, offset: u32::try_from(offset).unwrap_or(u32::MAX) }
     }
 
-    /// Adds an encoded unit and completes it.
-    pub fn push(&mut self, unit: &[u8], events: u32, committed: &Committed) {
+    /// Adds an encoded unit that takes so many positions, and completes it.
+    pub fn push(&mut self, unit: &[u8], positions: u32, committed: &Committed) {
         let start = self.bytes.len();
         self.bytes.extend_from_slice(unit);
         if let Some(unit) = self.bytes.get_mut(start..) {
             complete_unit(unit, committed);
         }
         self.units += 1;
-        self.events += events;
+        self.positions += positions;
     }
 
     /// Writes the header; a batch without units is a mark. Returns the bytes to write and the batch's hash.
@@ -83,7 +83,7 @@ impl BatchBuilder {
             body_len: u32::try_from(body.len()).unwrap_or(u32::MAX),
             flags: mark | if clean { FLAG_CLEAN } else { 0 },
             units: self.units,
-            events: self.events,
+            positions: self.positions,
             first_position: place.position,
             durable_to: place.offset,
             previous: place.previous,

@@ -102,14 +102,14 @@ impl Committer {
                 (count, len) = gather(pending, next, room);
                 if len > room {
                     self.refuse(pending, next, full.clone());
-                    self.shared.settlement.settle(pending.first_ticket + next as Ticket);
                     next += 1;
+                    self.shared.settle(pending.first_ticket + next as Ticket - 1, len);
                     continue;
                 }
             }
             self.write_batch(pending, next, count)?;
             next += count;
-            self.shared.settlement.settle(pending.first_ticket + next as Ticket - 1);
+            self.shared.settle(pending.first_ticket + next as Ticket - 1, len);
         }
         Ok(())
     }
@@ -173,14 +173,14 @@ impl Committer {
             let mut unused = 0;
             let shard_position = shard_positions.get_mut(unit.shard() as usize).unwrap_or(&mut unused);
             let committed = Committed {
-                position: self.reach.position + 1 + u64::from(self.builder.events()),
+                position: self.reach.position + 1 + u64::from(self.builder.positions()),
                 shard_position: *shard_position,
                 previous: held.address,
                 time,
             };
-            *shard_position += u64::from(unit.events());
+            *shard_position += u64::from(unit.positions());
             let head = Head { revision: unit.last_revision(), address: self.builder.next_address(&place) };
-            self.builder.push(bytes, unit.events(), &committed);
+            self.builder.push(bytes, unit.positions(), &committed);
             heads.advance(unit.kind, unit.id, hash, head);
         }
         drop(heads);
@@ -232,7 +232,7 @@ impl Committer {
         self.file.datasync().map_err(|e| StoreError::io(path(), "syncing a batch", e))?;
         self.reach.last_batch = place.offset;
         self.reach.point = ScanPoint { offset: place.offset + len, number: place.number + 1, previous: hash };
-        self.reach.position += u64::from(self.builder.events());
+        self.reach.position += u64::from(self.builder.positions());
         self.reach.time = place.time;
         {
             // Together: a reader that finds a head may read up to it, and a checkpoint's heads are never older than its reach.

@@ -1,10 +1,18 @@
-//! The bytes on disk: sizes, offsets and the encoding of every header. The tables are in `docs/log-format.md`.
+//! The bytes on disk: sizes, offsets and the encoding of units and records; those of segments and batches are in
+//! `headers`. The tables are in `docs/log-format.md`.
 //!
 //! Everything is little-endian. Decoding never trusts a length: each is checked against what is there before it is
 //! used, and nothing here allocates.
 
-use crate::journal::Unit;
-use xxhash_rust::xxh3::xxh3_64_with_seed;
+mod headers;
+
+pub use headers::{
+    BATCH_HEADER, BATCH_MAGIC, BatchHeader, FLAG_CLEAN, FLAG_MARK, Origin, SEGMENT_HEADER, SegmentHeader, batch_hash,
+    body_hash,
+};
+
+use super::crc::crc32c;
+use crate::journal::{Content, Record, StoredCommand, StoredRejection, Unit};
 
 /// Format version written and read. 0 is the version under construction: later builds refuse it.
 pub const FORMAT_VERSION: u32 = 0;
@@ -16,25 +24,26 @@ pub const HEADER_BLOCK: u64 = 4096;
 /// Where the first batch of a segment starts.
 pub const DATA_START: u64 = 2 * HEADER_BLOCK;
 
-/// Bytes of a segment header.
-pub const SEGMENT_HEADER: usize = 128;
-const SEGMENT_MAGIC: [u8; 8] = *b"EGOSEG\0\0";
-/// Bytes of a batch header.
-pub const BATCH_HEADER: usize = 80;
-/// First bytes of a batch.
-pub const BATCH_MAGIC: [u8; 4] = *b"EGOB";
 /// Bytes of a unit header before kind and id.
 pub const UNIT_HEADER: usize = 64;
 /// Bytes of a record header before name, extensions, metadata and payload.
 pub const RECORD_HEADER: usize = 24;
 
-/// Batch flag: no units; it proves what is before it durable.
-pub const FLAG_MARK: u32 = 1;
-/// Batch flag: a mark written by an orderly close.
-pub const FLAG_CLEAN: u32 = 2;
+/// Unit flag: its content is a durable state.
+const UNIT_STATE: u32 = 1;
+/// Unit flag: a record of its command stands first.
+const UNIT_COMMAND: u32 = 2;
+/// Unit flag: why the command was refused stands next.
+const UNIT_REJECTION: u32 = 4;
 
 /// Record kind: an event.
 pub const RECORD_EVENT: u8 = 1;
+/// Record kind: a durable state.
+pub const RECORD_STATE: u8 = 2;
+/// Record kind: a command; its name is the command's id, its payload the fingerprint.
+pub const RECORD_COMMAND: u8 = 3;
+/// Record kind: why a command was refused.
+pub const RECORD_REJECTION: u8 = 4;
 /// Record flag: a reader that does not know the record kind may pass over it.
 pub const RECORD_SKIPPABLE: u8 = 1;
 
@@ -91,268 +100,100 @@ impl Address {
     pub const NONE: Self = Self { segment: 0, offset: 0 };
 }
 
-/// Why a segment was begun.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Origin {
-    /// The first segment of a store.
-    First,
-    /// Its predecessor was full.
-    Roll,
-    /// Its predecessor was not closed cleanly.
-    Recovery,
-}
-
-/// The header of a segment.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct SegmentHeader {
-    /// The store's id.
-    pub store: [u8; 16],
-    /// Shards of the store.
-    pub shards: u16,
-    /// Why it was begun.
-    pub origin: Origin,
-    /// The segment's id, from 1, one higher than its predecessor's.
-    pub id: u32,
-    /// How often it has been rewritten.
-    pub generation: u32,
-    /// Mixed into every checksum of the segment, so that bytes from elsewhere never pass.
-    pub salt: u64,
-    /// The predecessor's id, 0 for the first.
-    pub predecessor: u32,
-    /// Where the predecessor ends.
-    pub predecessor_end: u64,
-    /// Hash of the predecessor's last batch: the hash that the first batch here continues.
-    pub predecessor_hash: u64,
-    /// Number of the first batch here.
-    pub first_batch: u64,
-    /// Position of the first event here.
-    pub first_position: u64,
-    /// When it was begun, nanoseconds since the Unix epoch.
-    pub created: u64,
-}
-
-impl SegmentHeader {
-    /// The bytes of one copy.
-    #[must_use]
-    pub fn encode(&self) -> [u8; SEGMENT_HEADER] {
-        let mut out = [0u8; SEGMENT_HEADER];
-        put(&mut out, 0, &SEGMENT_MAGIC);
-        put(&mut out, 8, &FORMAT_VERSION.to_le_bytes());
-        put(&mut out, 24, &self.shards.to_le_bytes());
-        let origin = match self.origin {
-            Origin::First => 0u8,
-            Origin::Roll => 1,
-            Origin::Recovery => 2,
-        };
-        put(&mut out, 26, &[origin]);
-        put(&mut out, 28, &self.id.to_le_bytes());
-        put(&mut out, 32, &self.store);
-        put(&mut out, 48, &self.salt.to_le_bytes());
-        put(&mut out, 56, &self.generation.to_le_bytes());
-        put(&mut out, 60, &self.predecessor.to_le_bytes());
-        put(&mut out, 64, &self.predecessor_end.to_le_bytes());
-        put(&mut out, 72, &self.predecessor_hash.to_le_bytes());
-        put(&mut out, 80, &self.first_batch.to_le_bytes());
-        put(&mut out, 88, &self.first_position.to_le_bytes());
-        put(&mut out, 96, &self.created.to_le_bytes());
-        let crc = crc32c::crc32c(out.get(..124).unwrap_or_default());
-        put(&mut out, 124, &crc.to_le_bytes());
-        out
+/// The records of a unit in the order in which they stand, each with its kind and the metadata that stands in it: the
+/// unit's in the first, none in the others.
+#[inline]
+fn each_record(unit: &Unit<'_>, mut each: impl FnMut(u8, &Record<'_>, &[u8])) {
+    let mut metadata = unit.metadata;
+    let mut each = |kind, record: &Record<'_>| each(kind, record, std::mem::take(&mut metadata));
+    if let Some(command) = &unit.command {
+        each(RECORD_COMMAND, &Record { name: command.id, version: 0, payload: &command.fingerprint });
+        if let Some(rejection) = &command.rejection {
+            each(RECORD_REJECTION, rejection);
+        }
     }
-
-    /// Reads one copy.
-    ///
-    /// # Errors
-    /// What is wrong with it.
-    pub fn decode(buf: &[u8]) -> Result<Self, Malformed> {
-        let buf = buf.get(..SEGMENT_HEADER).ok_or(Malformed("the segment header is cut short"))?;
-        if buf.get(..8) != Some(&SEGMENT_MAGIC[..]) {
-            return Err(Malformed("this is not a segment of an ego log"));
-        }
-        if u32_at(buf, 124) != crc32c::crc32c(buf.get(..124).unwrap_or_default()) {
-            return Err(Malformed("the checksum of the segment header does not match"));
-        }
-        if u32_at(buf, 8) != FORMAT_VERSION {
-            return Err(Malformed("the segment has a format version that this build does not read"));
-        }
-        if u32_at(buf, 16) != 0 || u32_at(buf, 20) != 0 {
-            return Err(Malformed("the segment uses a feature that this build does not know"));
-        }
-        let origin = match buf.get(26) {
-            Some(0) => Origin::First,
-            Some(1) => Origin::Roll,
-            Some(2) => Origin::Recovery,
-            _ => return Err(Malformed("the segment header holds an impossible value")),
-        };
-        Ok(Self {
-            store: bytes_at(buf, 32).unwrap_or_default(),
-            shards: u16_at(buf, 24),
-            origin,
-            id: u32_at(buf, 28),
-            generation: u32_at(buf, 56),
-            salt: u64_at(buf, 48),
-            predecessor: u32_at(buf, 60),
-            predecessor_end: u64_at(buf, 64),
-            predecessor_hash: u64_at(buf, 72),
-            first_batch: u64_at(buf, 80),
-            first_position: u64_at(buf, 88),
-            created: u64_at(buf, 96),
-        })
+    match &unit.content {
+        Content::Events(events) => events.iter().for_each(|event| each(RECORD_EVENT, event)),
+        Content::State(state) => each(RECORD_STATE, state),
     }
 }
 
-/// The header of a batch.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct BatchHeader {
-    /// Counts the batches of a store, from 1.
-    pub number: u64,
-    /// Bytes after the header, padding included.
-    pub body_len: u32,
-    /// [`FLAG_MARK`], [`FLAG_CLEAN`].
-    pub flags: u32,
-    /// Units in the body.
-    pub units: u32,
-    /// Events in the body.
-    pub events: u32,
-    /// Position of the first event; in a mark, of the next one.
-    pub first_position: u64,
-    /// Offset in this segment up to which everything was known durable when this was written.
-    pub durable_to: u64,
-    /// Hash of the batch before.
-    pub previous: u64,
-    /// When it was committed, nanoseconds since the Unix epoch; never lower than the batch before.
-    pub time: u64,
-    /// Salted hash of the body.
-    pub body_hash: u64,
-    /// The segment's id.
-    pub segment: u32,
-}
-
-impl BatchHeader {
-    /// The bytes of the header in a segment with `salt`.
-    #[must_use]
-    pub fn encode(&self, salt: u64) -> [u8; BATCH_HEADER] {
-        let mut out = [0u8; BATCH_HEADER];
-        put(&mut out, 0, &BATCH_MAGIC);
-        put(&mut out, 8, &self.number.to_le_bytes());
-        put(&mut out, 16, &self.body_len.to_le_bytes());
-        put(&mut out, 20, &self.flags.to_le_bytes());
-        put(&mut out, 24, &self.units.to_le_bytes());
-        put(&mut out, 28, &self.events.to_le_bytes());
-        put(&mut out, 32, &self.first_position.to_le_bytes());
-        put(&mut out, 40, &self.durable_to.to_le_bytes());
-        put(&mut out, 48, &self.previous.to_le_bytes());
-        put(&mut out, 56, &self.time.to_le_bytes());
-        put(&mut out, 64, &self.body_hash.to_le_bytes());
-        put(&mut out, 72, &self.segment.to_le_bytes());
-        let crc = header_crc(&out, salt);
-        put(&mut out, 4, &crc.to_le_bytes());
-        out
-    }
-
-    /// Reads a header written into a segment with `salt`.
-    ///
-    /// # Errors
-    /// What is wrong with it.
-    pub fn decode(buf: &[u8], salt: u64) -> Result<Self, Malformed> {
-        let buf = buf.get(..BATCH_HEADER).ok_or(Malformed("the batch header is cut short"))?;
-        if buf.get(..4) != Some(&BATCH_MAGIC[..]) {
-            return Err(Malformed("there is no batch here"));
-        }
-        if u32_at(buf, 4) != header_crc(buf, salt) {
-            return Err(Malformed("the checksum of the batch header does not match"));
-        }
-        Ok(Self {
-            number: u64_at(buf, 8),
-            body_len: u32_at(buf, 16),
-            flags: u32_at(buf, 20),
-            units: u32_at(buf, 24),
-            events: u32_at(buf, 28),
-            first_position: u64_at(buf, 32),
-            durable_to: u64_at(buf, 40),
-            previous: u64_at(buf, 48),
-            time: u64_at(buf, 56),
-            body_hash: u64_at(buf, 64),
-            segment: u32_at(buf, 72),
-        })
-    }
-
-    /// Whether it is a mark.
-    #[must_use]
-    pub fn is_mark(&self) -> bool {
-        self.flags & FLAG_MARK != 0
-    }
-
-    /// Whether it is the mark of an orderly close.
-    #[must_use]
-    pub fn is_clean_close(&self) -> bool {
-        self.flags & (FLAG_MARK | FLAG_CLEAN) == FLAG_MARK | FLAG_CLEAN
-    }
-}
-
-fn header_crc(header: &[u8], salt: u64) -> u32 {
-    let salted = crc32c::crc32c(&salt.to_le_bytes());
-    crc32c::crc32c_append(salted, header.get(8..BATCH_HEADER).unwrap_or_default())
-}
-
-/// The salted hash of a batch's body.
-#[must_use]
-pub fn body_hash(body: &[u8], salt: u64) -> u64 {
-    xxh3_64_with_seed(body, salt)
-}
-
-/// The hash of a batch, by which the next one names it. The header holds the hash of the body.
-#[must_use]
-pub fn batch_hash(header: &[u8; BATCH_HEADER], salt: u64) -> u64 {
-    xxh3_64_with_seed(header, salt)
+#[inline]
+fn record_len(record: &Record<'_>, metadata: &[u8]) -> usize {
+    padded(RECORD_HEADER + record.name.len() + metadata.len() + record.payload.len())
 }
 
 /// Bytes that a unit takes.
 #[must_use]
 pub fn unit_len(unit: &Unit<'_>) -> usize {
-    let names = unit.entity.kind.len() + unit.entity.id.len();
-    let records: usize = unit.records.iter().map(|r| padded(RECORD_HEADER + r.name.len() + r.payload.len())).sum();
-    UNIT_HEADER + padded(names) + records
+    let mut len = UNIT_HEADER + padded(unit.entity.kind.len() + unit.entity.id.len());
+    each_record(unit, |_, record, metadata| len += record_len(record, metadata));
+    len
+}
+
+/// Bytes of the longest name in a unit: the entity's, a type's or the command's.
+#[must_use]
+pub fn longest_name(unit: &Unit<'_>) -> usize {
+    let mut longest = unit.entity.kind.len().max(unit.entity.id.len());
+    each_record(unit, |_, record, _| longest = longest.max(record.name.len()));
+    longest
 }
 
 /// Appends a unit to `out`, with everything but what the committer decides (position, time, previous unit, checksums).
 ///
-/// Lengths have been checked by the caller: names take at most [`MAX_NAME_BYTES`], the unit fits a `u32`.
+/// Lengths have been checked by the caller: names take at most [`MAX_NAME_BYTES`](crate::journal::MAX_NAME_BYTES), metadata
+/// [`MAX_METADATA_BYTES`](crate::journal::MAX_METADATA_BYTES), the unit fits a `u32`.
 pub fn encode_unit(unit: &Unit<'_>, len: usize, shard: u16, out: &mut Vec<u8>) {
     let (kind, id) = (unit.entity.kind.as_bytes(), unit.entity.id.as_bytes());
     let start = out.len();
     out.reserve(len);
+    let mut flags = match unit.content {
+        Content::Events(_) => 0,
+        Content::State(_) => UNIT_STATE,
+    };
+    if let Some(command) = &unit.command {
+        flags |= if command.rejection.is_some() { UNIT_COMMAND | UNIT_REJECTION } else { UNIT_COMMAND };
+    }
+    let records = unit.content.count() as u32 + beside(flags);
     let mut header = [0u8; UNIT_HEADER];
     put(&mut header, 0, &(len as u32).to_le_bytes());
+    put(&mut header, 12, &flags.to_le_bytes());
     put(&mut header, 24, &unit.first_revision.to_le_bytes());
-    put(&mut header, 56, &(unit.records.len() as u32).to_le_bytes());
+    put(&mut header, 56, &records.to_le_bytes());
     put(&mut header, 60, &shard.to_le_bytes());
     put(&mut header, 62, &[kind.len() as u8, id.len() as u8]);
     out.extend_from_slice(&header);
     out.extend_from_slice(kind);
     out.extend_from_slice(id);
     out.resize(start + UNIT_HEADER + padded(kind.len() + id.len()), 0);
-    for record in unit.records {
+    each_record(unit, |kind, record, metadata| {
         let at = out.len();
-        let len = padded(RECORD_HEADER + record.name.len() + record.payload.len());
+        let len = record_len(record, metadata);
         let mut header = [0u8; RECORD_HEADER];
         put(&mut header, 0, &(len as u32).to_le_bytes());
-        put(&mut header, 8, &[RECORD_EVENT, 0, record.name.len() as u8]);
+        put(&mut header, 8, &[kind, 0, record.name.len() as u8]);
         put(&mut header, 12, &record.version.to_le_bytes());
         put(&mut header, 16, &(record.payload.len() as u32).to_le_bytes());
+        put(&mut header, 22, &(metadata.len() as u16).to_le_bytes());
         out.extend_from_slice(&header);
         out.extend_from_slice(record.name.as_bytes());
+        out.extend_from_slice(metadata);
         out.extend_from_slice(record.payload);
         out.resize(at + len, 0);
-    }
+    });
+}
+
+/// How many records of a unit with these flags stand before its content.
+fn beside(flags: u32) -> u32 {
+    (flags & (UNIT_COMMAND | UNIT_REJECTION)).count_ones()
 }
 
 /// What the committer adds to an encoded unit.
 #[derive(Debug, Clone, Copy)]
 pub struct Committed {
-    /// Position of the first event.
+    /// Position of the first event or state.
     pub position: u64,
-    /// How many events of the shard stand before.
+    /// How many events and states of the shard stand before.
     pub shard_position: u64,
     /// The entity's unit before this one.
     pub previous: Address,
@@ -368,12 +209,12 @@ pub fn complete_unit(unit: &mut [u8], committed: &Committed) {
     put(unit, 44, &committed.previous.offset.to_le_bytes());
     put(unit, 48, &committed.time.to_le_bytes());
     let head = unit_head_len(unit);
-    let crc = crc32c::crc32c(unit.get(8..head).unwrap_or_default());
+    let crc = crc32c(unit.get(8..head).unwrap_or_default());
     put(unit, 4, &crc.to_le_bytes());
     let mut at = head;
     while at < unit.len() {
         let len = (u32_at(unit, at) as usize).max(RECORD_HEADER);
-        let crc = crc32c::crc32c(unit.get(at + 8..at + len).unwrap_or_default());
+        let crc = crc32c(unit.get(at + 8..at + len).unwrap_or_default());
         put(unit, at + 4, &crc.to_le_bytes());
         at += len;
     }
@@ -383,6 +224,20 @@ pub fn complete_unit(unit: &mut [u8], committed: &Committed) {
 fn unit_head_len(unit: &[u8]) -> usize {
     let names = unit.get(62..64).map_or(0, |n| n.iter().map(|&len| len as usize).sum());
     UNIT_HEADER + padded(names)
+}
+
+/// Checks the checksum of a unit's header; returns its length with kind, id and padding.
+#[inline]
+fn verify_unit_head(buf: &[u8]) -> Result<usize, Malformed> {
+    if buf.len() < UNIT_HEADER {
+        return Err(Malformed("the unit header is cut short"));
+    }
+    let head = unit_head_len(buf);
+    let covered = buf.get(8..head).ok_or(Malformed("the unit header is cut short"))?;
+    if u32_at(buf, 4) != crc32c(covered) {
+        return Err(Malformed("the checksum of the unit header does not match"));
+    }
+    Ok(head)
 }
 
 /// A unit in a buffer, its header verified.
@@ -408,14 +263,23 @@ impl<'a> UnitView<'a> {
     /// # Errors
     /// What is wrong with it.
     pub fn decode_head(buf: &'a [u8]) -> Result<Self, Malformed> {
-        if buf.len() < UNIT_HEADER {
-            return Err(Malformed("the unit header is cut short"));
-        }
-        let covered = buf.get(8..unit_head_len(buf)).ok_or(Malformed("the unit header is cut short"))?;
-        if u32_at(buf, 4) != crc32c::crc32c(covered) {
-            return Err(Malformed("the checksum of the unit header does not match"));
-        }
+        verify_unit_head(buf)?;
         Self::uncommitted(buf)
+    }
+
+    /// The same for a reader of one entity, without the names, which it knows; none where the unit is another's.
+    ///
+    /// # Errors
+    /// What is wrong with it.
+    #[inline]
+    pub fn decode_head_of(buf: &'a [u8], kind: &str, id: &str) -> Result<Option<Self>, Malformed> {
+        let head = verify_unit_head(buf)?;
+        let lengths = buf.get(62..64).unwrap_or_default();
+        let names = buf.get(UNIT_HEADER..).and_then(|names| names.split_at_checked(kind.len())).unwrap_or_default();
+        let same = lengths.iter().map(|&n| n as usize).eq([kind.len(), id.len()])
+            && names.0 == kind.as_bytes()
+            && names.1.starts_with(id.as_bytes());
+        Ok(same.then_some(Self { bytes: buf, head, kind: "", id: "" }))
     }
 
     /// Reads the head of a unit that [`encode_unit`] made and no committer has completed yet: it has no checksum.
@@ -448,6 +312,7 @@ impl<'a> UnitView<'a> {
     ///
     /// # Errors
     /// What is wrong with it.
+    #[inline]
     pub fn decode_again(buf: &'a [u8]) -> Result<Self, Malformed> {
         let bytes = buf.get(..claimed_unit_len(buf)).ok_or(Malformed("the unit is cut short"))?;
         Ok(Self { bytes, head: unit_head_len(bytes), kind: "", id: "" })
@@ -460,31 +325,47 @@ impl<'a> UnitView<'a> {
         claimed_unit_len(self.bytes)
     }
 
-    /// Position of the first event.
+    /// Bytes before the records.
+    #[must_use]
+    pub fn head_len(&self) -> usize {
+        self.head
+    }
+
+    fn flags(&self) -> u32 {
+        u32_at(self.bytes, 12)
+    }
+
+    /// Whether its content is a durable state.
+    #[must_use]
+    pub fn is_state(&self) -> bool {
+        self.flags() & UNIT_STATE != 0
+    }
+
+    /// Position of the first event or state.
     #[must_use]
     pub fn position(&self) -> u64 {
         u64_at(self.bytes, 16)
     }
 
-    /// Revision of the first event.
+    /// Revision of the first event or state.
     #[must_use]
     pub fn first_revision(&self) -> u64 {
         u64_at(self.bytes, 24)
     }
 
-    /// Events in the unit.
+    /// How many positions and revisions it takes: one for each event, one for a state.
     #[must_use]
-    pub fn events(&self) -> u32 {
-        u32_at(self.bytes, 56)
+    pub fn positions(&self) -> u32 {
+        u32_at(self.bytes, 56).saturating_sub(beside(self.flags()))
     }
 
-    /// Revision of the last event.
+    /// The entity's revision after it.
     #[must_use]
     pub fn last_revision(&self) -> u64 {
-        self.first_revision() + u64::from(self.events().saturating_sub(1))
+        (self.first_revision() + u64::from(self.positions())).saturating_sub(1)
     }
 
-    /// How many events of the shard stand before.
+    /// How many events and states of the shard stand before.
     #[must_use]
     pub fn shard_position(&self) -> u64 {
         u64_at(self.bytes, 32)
@@ -508,10 +389,41 @@ impl<'a> UnitView<'a> {
         u16_at(self.bytes, 60)
     }
 
+    /// How many records a [`command`](Self::command) is made of; 0 where the unit has none.
+    #[must_use]
+    pub fn command_records(&self) -> u32 {
+        beside(self.flags())
+    }
+
+    /// What is stored of the command; the records behind it need not be there.
+    ///
+    /// # Errors
+    /// What is wrong with it.
+    pub fn command(&self) -> Result<Option<StoredCommand<'a>>, Malformed> {
+        let mut records = self.records();
+        let mut next = |flag, kind| match records.next().filter(|_| self.flags() & flag != 0).transpose() {
+            Ok(Some(record)) if record.kind != kind => Err(Malformed("the unit does not hold what it says")),
+            record => record,
+        };
+        let Some(command) = next(UNIT_COMMAND, RECORD_COMMAND)? else { return Ok(None) };
+        let rejection = next(UNIT_REJECTION, RECORD_REJECTION)?;
+        Ok(Some(StoredCommand {
+            id: command.name,
+            fingerprint: bytes_at(command.payload, 0).ok_or(Malformed("the command has no fingerprint"))?,
+            revision: self.last_revision(),
+            time: self.time(),
+            rejection: rejection.map(|RecordView { name, version, payload, .. }| StoredRejection {
+                name,
+                version,
+                payload,
+            }),
+        }))
+    }
+
     /// The records, each verified as it is reached.
     pub fn records(&self) -> impl Iterator<Item = Result<RecordView<'a>, Malformed>> + use<'a> {
         let mut rest = self.bytes.get(self.head..).unwrap_or_default();
-        let mut left = self.events();
+        let mut left = u32_at(self.bytes, 56);
         std::iter::from_fn(move || {
             if left == 0 {
                 return (!rest.is_empty()).then(|| {
@@ -537,38 +449,44 @@ impl<'a> UnitView<'a> {
 /// A record in a buffer, its checksum verified.
 #[derive(Debug, Clone, Copy)]
 pub struct RecordView<'a> {
-    /// What it is: [`RECORD_EVENT`].
+    /// What it is: [`RECORD_EVENT`], [`RECORD_STATE`], [`RECORD_COMMAND`], [`RECORD_REJECTION`].
     pub kind: u8,
-    /// The type's stored name.
+    /// The type's stored name, or the command's id.
     pub name: &'a str,
     /// The type's stored version.
     pub version: u32,
+    /// The metadata of the unit, in its first record.
+    pub metadata: &'a [u8],
     /// The encoded value.
     pub payload: &'a [u8],
 }
 
 impl<'a> RecordView<'a> {
+    #[inline]
     fn decode(buf: &'a [u8]) -> Result<(Self, &'a [u8]), Malformed> {
         let len = u32_at(buf, 0) as usize;
         let bytes = buf.get(..len).ok_or(Malformed("the record is cut short"))?;
         let (Some(covered), Some(after)) = (bytes.get(8..), buf.get(len..)) else {
             return Err(Malformed("the record is cut short"));
         };
-        if u32_at(bytes, 4) != crc32c::crc32c(covered) {
+        if u32_at(bytes, 4) != crc32c(covered) {
             return Err(Malformed("the checksum of the record does not match"));
         }
         let [kind, _flags, name_len, _] = bytes_at(bytes, 8).ok_or(Malformed("the record is cut short"))?;
-        if kind != RECORD_EVENT {
+        if !(RECORD_EVENT..=RECORD_REJECTION).contains(&kind) {
             return Err(Malformed("the record is of a kind that this build does not know"));
         }
         let name_end = RECORD_HEADER + name_len as usize;
-        let payload_start = name_end + u16_at(bytes, 20) as usize + u16_at(bytes, 22) as usize;
+        let metadata_start = name_end + u16_at(bytes, 20) as usize;
+        let payload_start = metadata_start + u16_at(bytes, 22) as usize;
         let payload_end = payload_start + u32_at(bytes, 16) as usize;
         let name = bytes.get(RECORD_HEADER..name_end).and_then(|name| std::str::from_utf8(name).ok());
-        let (Some(name), Some(payload)) = (name, bytes.get(payload_start..payload_end)) else {
+        let metadata = bytes.get(metadata_start..payload_start);
+        let (Some(name), Some(metadata), Some(payload)) = (name, metadata, bytes.get(payload_start..payload_end))
+        else {
             return Err(Malformed("the record's parts do not fit its length"));
         };
-        Ok((Self { kind, name, version: u32_at(bytes, 12), payload }, after))
+        Ok((Self { kind, name, version: u32_at(bytes, 12), metadata, payload }, after))
     }
 }
 

@@ -1,4 +1,5 @@
-//! The heads of all entities: last durable revision and where its unit stands. In memory, one per stored entity.
+//! The heads of all entities: last durable revision and where the last unit stands. In memory, one per entity that has a
+//! unit. An entity of which nothing but records of commands is durable has revision 0 and is not stored.
 //!
 //! Ids are kept whole, so that a look-up is exact and needs no disk. While a batch is being committed, what it will
 //! change is kept apart; a reader never sees a revision that is not durable.
@@ -11,10 +12,15 @@ use std::sync::Arc;
 /// The last durable unit of an entity.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Head {
-    /// Revision of the entity's last event; 0 while nothing of it is durable.
+    /// Revision of the entity's last event or state; 0 while none is durable.
     pub revision: u64,
     /// Where its last unit stands.
     pub address: Address,
+}
+
+impl Head {
+    /// The head of an entity that has no unit.
+    const NONE: Self = Self { revision: 0, address: Address::NONE };
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -78,27 +84,27 @@ impl Heads {
             (self.kinds.len() - 1) as u32
         });
         let number = self.entries.len() as u32;
-        let head = Head { revision: 0, address: Address::NONE };
         let start = self.ids.len() as u64;
         self.ids.extend_from_slice(id.as_bytes());
-        self.entries.push(Entry { head, id: start | (id.len() as u64) << 56, kind, pending: 0 });
+        self.entries.push(Entry { head: Head::NONE, id: start | (id.len() as u64) << 56, kind, pending: 0 });
         let short = short(hash);
         self.table.insert_unique(spread(short), (short, number), |&(tag, _)| spread(tag));
         number
     }
 
-    /// The durable head of an entity.
+    /// The durable head of an entity that has a unit.
     #[must_use]
     pub fn get(&self, kind: &str, id: &str, hash: u64) -> Option<Head> {
         let number = self.find(kind, id, hash)?;
-        self.entries.get(number as usize).map(|e| e.head).filter(|head| head.revision > 0)
+        self.entries.get(number as usize).map(|e| e.head).filter(|head| *head != Head::NONE)
     }
 
     /// The head that a unit committed next would follow, the batch under way included.
     #[must_use]
     pub fn latest(&self, kind: &str, id: &str, hash: u64) -> Head {
-        let none = Head { revision: 0, address: Address::NONE };
-        let Some(entry) = self.find(kind, id, hash).and_then(|n| self.entries.get(n as usize)) else { return none };
+        let Some(entry) = self.find(kind, id, hash).and_then(|n| self.entries.get(n as usize)) else {
+            return Head::NONE;
+        };
         match (entry.pending as usize).checked_sub(1).and_then(|n| self.pending.get(n)) {
             Some(&(_, head)) => head,
             None => entry.head,
@@ -122,7 +128,9 @@ impl Heads {
     pub fn publish(&mut self) {
         for (number, head) in self.pending.drain(..) {
             if let Some(entry) = self.entries.get_mut(number as usize) {
-                self.stored += u64::from(entry.head.revision == 0);
+                // At an opening a head of a checkpoint may be newer than what is found again behind it.
+                self.stored -= u64::from(entry.head.revision > 0);
+                self.stored += u64::from(head.revision > 0);
                 entry.head = head;
                 entry.pending = 0;
             }
@@ -135,7 +143,7 @@ impl Heads {
         self.publish();
     }
 
-    /// Entities with a durable event.
+    /// Entities with a durable event or state.
     #[must_use]
     pub fn stored(&self) -> u64 {
         self.stored
@@ -147,12 +155,12 @@ impl Heads {
         self.entries.len()
     }
 
-    /// The kinds under which an id has durable events, sorted.
+    /// The kinds under which an id has durable events or states, sorted.
     #[must_use]
     pub fn kinds_of(&self, id: &str) -> Vec<Arc<str>> {
         let hash = entity_hash(id);
-        let mut found: Vec<_> =
-            self.kinds.iter().filter(|kind| self.get(kind, id, hash).is_some()).map(Arc::clone).collect();
+        let stored = |kind: &&Arc<str>| self.get(kind, id, hash).is_some_and(|head| head.revision > 0);
+        let mut found: Vec<_> = self.kinds.iter().filter(stored).map(Arc::clone).collect();
         found.sort();
         found
     }
@@ -160,7 +168,7 @@ impl Heads {
     /// Visits the durable heads numbered `range`, for a checkpoint written in slices.
     pub fn visit(&self, range: std::ops::Range<usize>, visit: &mut dyn FnMut(&str, &[u8], Head)) {
         for entry in self.entries.get(range).unwrap_or_default() {
-            if entry.head.revision > 0
+            if entry.head != Head::NONE
                 && let Some(kind) = self.kinds.get(entry.kind as usize)
             {
                 visit(kind, self.id_of(entry), entry.head);
@@ -187,6 +195,23 @@ mod tests {
         heads.advance("Account", "a", hash, head(3));
         heads.publish();
         assert_eq!(heads.get("Account", "a", hash), Some(head(3)));
+        assert_eq!(heads.stored(), 1);
+    }
+
+    #[test]
+    fn a_unit_without_content_gives_an_entity_a_head_and_leaves_it_out_of_what_is_stored() {
+        let mut heads = Heads::default();
+        let only_a_command = Head { revision: 0, address: head(1).address };
+        heads.set("Account", "a", head(2));
+        heads.set("Account", "b", only_a_command);
+        assert_eq!(heads.get("Account", "b", entity_hash("b")), Some(only_a_command));
+        assert_eq!((heads.stored(), heads.kinds_of("b")), (1, vec![]));
+        let mut visited = 0;
+        heads.visit(0..heads.known(), &mut |_, _, _| visited += 1);
+        assert_eq!(visited, 2);
+        heads.set("Account", "a", only_a_command);
+        assert_eq!(heads.stored(), 0);
+        heads.set("Account", "a", head(2));
         assert_eq!(heads.stored(), 1);
     }
 

@@ -3,10 +3,12 @@
 //! A directory with a lock, a manifest, numbered segments and derived files. The bytes are described in
 //! `docs/log-format.md`. An answer given by [`Journal::outcome`] as stored has been covered by a completed `fdatasync`.
 
+mod backwards;
 mod batch;
 mod chain;
 mod checkpoint;
 mod committer;
+mod crc;
 pub mod format;
 mod heads;
 mod housekeeper;
@@ -28,7 +30,10 @@ pub use options::LogOptions;
 use crate::entities::shard::shard_of;
 use crate::error::{Result, StoreError};
 use crate::io::{Door, Lock, LockOutcome, Mode, PathKind};
-use crate::journal::{EntityKey, Journal, JournalStats, MAX_NAME_BYTES, Outcome, Read, StoredEvent, Ticket, Unit};
+use crate::journal::{
+    EntityKey, Journal, JournalStats, MAX_METADATA_BYTES, MAX_NAME_BYTES, Outcome, Read, StoredCommand, StoredEvent,
+    Ticket, Unit,
+};
 use chain::Chain;
 use checkpoint::Reach;
 use committer::Committer;
@@ -49,9 +54,9 @@ use std::thread::JoinHandle;
 pub struct Opened {
     /// Whether the store was made by this opening.
     pub created: bool,
-    /// Entities with at least one event.
+    /// Entities with at least one event or state.
     pub entities: u64,
-    /// Position of the last event.
+    /// Position of the last event or state.
     pub position: u64,
     /// A torn tail that was dropped.
     pub torn: Option<Torn>,
@@ -99,10 +104,18 @@ impl Shared {
         self.reach.lock().clone()
     }
 
+    /// Settles every ticket up to this one, whose units take `len` bytes; those not refused are durable.
+    fn settle(&self, upto: Ticket, len: usize) {
+        // First: who is woken by the settlement may ask whether there is room again.
+        self.queue.settled(len as u64);
+        self.settlement.settle(upto);
+    }
+
     /// Accepts and acknowledges nothing more.
     fn poison(&self, cause: &str) {
         let cause: Arc<str> = Arc::from(cause);
         self.queue.refuse(StoreError::Poisoned { cause: Arc::clone(&cause) }, false);
+        self.queue.settled(u64::MAX);
         self.settlement.poison(cause);
     }
 }
@@ -334,18 +347,19 @@ fn remove_leftovers(door: &dyn Door, path: &Path) -> Result<()> {
 impl Journal for Log {
     fn append(&self, unit: &Unit<'_>) -> Result<Ticket> {
         self.check_open()?;
-        let len = format::unit_len(unit);
-        let names = unit.records.iter().map(|r| r.name.len()).chain([unit.entity.kind.len(), unit.entity.id.len()]);
+        let (len, longest_name) = (format::unit_len(unit), format::longest_name(unit));
         let cap = self.shared.options.max_unit_bytes as usize;
-        if len > cap || names.max().unwrap_or(0) > MAX_NAME_BYTES {
-            return Err(StoreError::TooLarge {
-                kind: Arc::clone(&unit.entity.kind),
-                id: Arc::clone(&unit.entity.id),
-                size: len as u64,
-                cap: cap as u64,
-            });
+        if unit.metadata.len() > MAX_METADATA_BYTES {
+            return Err(StoreError::too_large(unit.entity, unit.metadata.len(), MAX_METADATA_BYTES));
+        }
+        if len > cap || longest_name > MAX_NAME_BYTES {
+            return Err(StoreError::too_large(unit.entity, len, cap));
         }
         self.shared.queue.push(unit, len, shard_of(unit.entity.hash(), self.shared.shards))
+    }
+
+    fn is_congested(&self) -> bool {
+        self.shared.queue.unsettled() > self.shared.options.max_queue_bytes
     }
 
     fn kick(&self) {
@@ -391,6 +405,21 @@ impl Journal for Log {
     ) -> Result<u64> {
         self.check_open()?;
         reader::read_entity(&self.shared, entity, from, visit)
+    }
+
+    fn read_state(&self, entity: &EntityKey, at: u64, visit: &mut dyn FnMut(StoredEvent<'_>)) -> Result<u64> {
+        self.check_open()?;
+        backwards::read_state(&self.shared, entity, at, visit)
+    }
+
+    fn read_commands(
+        &self,
+        entity: &EntityKey,
+        since: u64,
+        visit: &mut dyn FnMut(StoredCommand<'_>) -> Read,
+    ) -> Result<()> {
+        self.check_open()?;
+        backwards::read_commands(&self.shared, entity, since, visit)
     }
 
     fn read_from(&self, from: u64, visit: &mut dyn FnMut(&EntityKey, StoredEvent<'_>) -> Read) -> Result<()> {

@@ -13,8 +13,10 @@ pub struct LogOptions {
     pub shards: u16,
     /// Bytes of a segment, 64 KiB to 2 GiB. Default 64 MiB.
     pub segment_bytes: u64,
-    /// Bytes that the events of one command may take, at most what a segment holds. Default 16 MiB.
+    /// Bytes that all that one command stores may take, at most what a segment holds. Default 16 MiB.
     pub max_unit_bytes: u32,
+    /// Bytes accepted and not settled above which the log calls itself congested, at least `max_unit_bytes`. Default 64 MiB.
+    pub max_queue_bytes: u64,
     /// Bytes of log after which a checkpoint is written. Default 64 MiB.
     pub checkpoint_bytes: u64,
     /// Milliseconds of idleness after which a mark proves the last batch durable; 0 for never. Default 5.
@@ -27,6 +29,7 @@ impl Default for LogOptions {
             shards: DEFAULT_SHARDS,
             segment_bytes: 64 << 20,
             max_unit_bytes: 16 << 20,
+            max_queue_bytes: 64 << 20,
             checkpoint_bytes: 64 << 20,
             idle_mark_millis: 5,
         }
@@ -57,6 +60,12 @@ impl LogOptions {
             return refuse(format!(
                 "max_unit_bytes={}: at least 1024 and at most {room} with segment_bytes={}",
                 self.max_unit_bytes, self.segment_bytes
+            ));
+        }
+        if self.max_queue_bytes < u64::from(self.max_unit_bytes) {
+            return refuse(format!(
+                "max_queue_bytes={}: at least max_unit_bytes={}",
+                self.max_queue_bytes, self.max_unit_bytes
             ));
         }
         Ok(())

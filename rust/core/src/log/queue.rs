@@ -6,6 +6,7 @@ use crate::error::{Result, StoreError};
 use crate::journal::{Ticket, Unit};
 use crate::log::format::encode_unit;
 use parking_lot::{Condvar, Mutex};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 /// Encoded units in order of acceptance.
@@ -51,6 +52,7 @@ pub enum Taken {
 pub struct Queue {
     state: Mutex<State>,
     kicked: Condvar,
+    unsettled: AtomicU64,
 }
 
 impl Queue {
@@ -64,7 +66,7 @@ impl Queue {
             closing: false,
             refusal: None,
         };
-        Self { state: Mutex::new(state), kicked: Condvar::new() }
+        Self { state: Mutex::new(state), kicked: Condvar::new(), unsettled: AtomicU64::new(0) }
     }
 
     /// Accepts a unit of `len` encoded bytes.
@@ -81,7 +83,20 @@ impl Queue {
         state.pending.ends.push(end);
         let ticket = state.next_ticket;
         state.next_ticket += 1;
+        self.unsettled.fetch_add(len as u64, Ordering::Relaxed);
         Ok(ticket)
+    }
+
+    /// Bytes accepted and not settled.
+    #[must_use]
+    pub fn unsettled(&self) -> u64 {
+        self.unsettled.load(Ordering::Relaxed)
+    }
+
+    /// Counts `len` bytes as settled; more than there are, where the log was poisoned meanwhile, leave none.
+    pub fn settled(&self, len: u64) {
+        let less = |held: u64| Some(held.saturating_sub(len));
+        let _ = self.unsettled.fetch_update(Ordering::Relaxed, Ordering::Relaxed, less);
     }
 
     /// Lets the committer start.

@@ -4,7 +4,9 @@
 //! not is an error with its place, never a shorter answer.
 
 use super::Shared;
-use super::format::{Address, Malformed, RECORD_EVENT, UNIT_HEADER, UnitView, claimed_unit_len, padded, units_of};
+use super::format::{
+    Address, Malformed, RECORD_EVENT, RECORD_STATE, UNIT_HEADER, UnitView, claimed_unit_len, padded, units_of,
+};
 use super::scan::{ScanPoint, Scanner};
 use super::segment;
 use super::window::{Direction, Windows};
@@ -13,17 +15,17 @@ use crate::journal::{EntityKey, MAX_NAME_BYTES, Read, StoredEvent};
 use std::sync::Arc;
 
 /// Bytes read at once where an entity's units stand close together.
-const LARGE: u64 = 128 * 1024;
+pub(super) const LARGE: u64 = 128 * 1024;
 /// How far apart units may stand to be read together.
-const CLOSE: u32 = 8 * 1024;
+pub(super) const CLOSE: u32 = 8 * 1024;
 /// The longest head of a unit.
-const LONGEST_HEAD: u64 = padded(UNIT_HEADER + 2 * MAX_NAME_BYTES) as u64;
+pub(super) const LONGEST_HEAD: u64 = padded(UNIT_HEADER + 2 * MAX_NAME_BYTES) as u64;
 
 /// Where a unit of the entity stands, and the stretch in which it was seen.
 #[derive(Clone, Copy)]
-struct Found {
-    address: Address,
-    window: usize,
+pub(super) struct Found {
+    pub(super) address: Address,
+    pub(super) window: usize,
 }
 
 /// Visits the durable events of an entity from revision `from`; returns its last durable revision.
@@ -42,12 +44,19 @@ pub(super) fn read_entity(
     let found = find(&mut windows, entity, head.address, from)?;
     let mut expected = 0;
     for &Found { address, window } in found.iter().rev() {
-        let window = whole(&mut windows, address, window)?;
-        let unit = UnitView::decode_again(windows.from(window, address)).map_err(|m| windows.corrupt(address, m))?;
+        let mut held = windows.from(window, address);
+        if held.len() < UNIT_HEADER || held.len() < claimed_unit_len(held) {
+            let window = whole(&mut windows, address, window)?;
+            held = windows.from(window, address);
+        }
+        let unit = UnitView::decode_again(held).map_err(|malformed| windows.corrupt(address, malformed))?;
         if expected != 0 && unit.first_revision() != expected {
             return Err(windows.corrupt(address, Malformed("the unit does not continue the entity")));
         }
         expected = unit.last_revision() + 1;
+        if unit.is_state() {
+            continue;
+        }
         match visit_unit(&unit, from, visit) {
             Ok(Read::More) => {}
             Ok(Read::Enough) => return Ok(head.revision),
@@ -60,8 +69,9 @@ pub(super) fn read_entity(
     Ok(head.revision)
 }
 
-/// A stretch that holds the whole of a unit that [`find`] saw, and whose head is verified.
-fn whole(windows: &mut Windows<'_>, address: Address, window: usize) -> Result<usize> {
+/// A stretch that holds the whole of a unit that was seen, and whose head is verified.
+#[inline(never)]
+pub(super) fn whole(windows: &mut Windows<'_>, address: Address, window: usize) -> Result<usize> {
     let mut window = window;
     if windows.from(window, address).len() < UNIT_HEADER {
         // Its stretch was not kept; those of its neighbours were not either.
@@ -84,10 +94,9 @@ fn find(windows: &mut Windows<'_>, entity: &EntityKey, last: Address, from: u64)
     loop {
         let window = windows.load(address, LONGEST_HEAD, size, direction)?;
         let (first_revision, previous, len) = {
-            let unit = head(windows, window, address)?;
-            if !is_of(&unit, entity) {
+            let Some(unit) = head(windows, window, address, entity)? else {
                 return Err(windows.corrupt(address, Malformed("the unit is another entity's")));
-            }
+            };
             (unit.first_revision(), unit.previous(), claimed_unit_len(windows.from(window, address)) as u64)
         };
         found.push(Found { address, window });
@@ -113,12 +122,16 @@ fn find(windows: &mut Windows<'_>, entity: &EntityKey, last: Address, from: u64)
     }
 }
 
-fn head<'w>(windows: &'w Windows<'_>, window: usize, address: Address) -> Result<UnitView<'w>> {
-    UnitView::decode_head(windows.from(window, address)).map_err(|malformed| windows.corrupt(address, malformed))
-}
-
-fn is_of(unit: &UnitView<'_>, entity: &EntityKey) -> bool {
-    unit.kind == &*entity.kind && unit.id == &*entity.id
+/// The head of a unit; none where the unit is another entity's.
+#[inline(always)]
+pub(super) fn head<'w>(
+    windows: &'w Windows<'_>,
+    window: usize,
+    address: Address,
+    entity: &EntityKey,
+) -> Result<Option<UnitView<'w>>> {
+    UnitView::decode_head_of(windows.from(window, address), &entity.kind, &entity.id)
+        .map_err(|malformed| windows.corrupt(address, malformed))
 }
 
 /// The units of an entity in a sealed segment, from its sidecar; `None` where the sidecar cannot say.
@@ -134,7 +147,7 @@ fn indexed(windows: &mut Windows<'_>, entity: &EntityKey, last: Address) -> Resu
     for &offset in offsets {
         let address = Address { segment: last.segment, offset };
         let window = windows.load(address, LONGEST_HEAD, size, Direction::Forward)?;
-        if is_of(&head(windows, window, address)?, entity) {
+        if head(windows, window, address, entity)?.is_some() {
             found.push(Found { address, window });
         }
         if !close {
@@ -144,24 +157,33 @@ fn indexed(windows: &mut Windows<'_>, entity: &EntityKey, last: Address) -> Resu
     Ok(found.last().is_some_and(|found| found.address == last).then_some(found))
 }
 
-fn visit_unit(
+/// Visits what a unit holds from revision `from` on: its events, or its state.
+pub(super) fn visit_unit(
     unit: &UnitView<'_>,
     from: u64,
     visit: &mut dyn FnMut(StoredEvent<'_>) -> Read,
 ) -> std::result::Result<Read, Malformed> {
-    for (record, number) in unit.records().zip(0u64..) {
+    let (mut number, mut metadata) = (0, None);
+    for record in unit.records() {
         let record = record?;
-        let revision = unit.first_revision() + number;
-        if record.kind != RECORD_EVENT || revision < from {
+        let metadata = *metadata.get_or_insert(record.metadata);
+        if !matches!(record.kind, RECORD_EVENT | RECORD_STATE) {
+            continue;
+        }
+        let (revision, position) = (unit.first_revision() + number, unit.position() + number);
+        number += 1;
+        if revision < from {
             continue;
         }
         let event = StoredEvent {
             revision,
-            position: unit.position() + number,
+            position,
             time: unit.time(),
             name: record.name,
             version: record.version,
             payload: record.payload,
+            metadata,
+            is_state: record.kind == RECORD_STATE,
         };
         if visit(event) == Read::Enough {
             return Ok(Read::Enough);
@@ -170,7 +192,7 @@ fn visit_unit(
     Ok(Read::More)
 }
 
-/// Visits every durable event from position `from`.
+/// Visits every durable event and state from position `from`.
 pub(super) fn read_from(
     shared: &Shared,
     from: u64,
@@ -196,12 +218,12 @@ pub(super) fn read_from(
         let end = if id == reach.segment { reach.point.offset } else { found.seal.map_or(0, |seal| seal.end) };
         let mut scanner = Scanner::new(file, &path, &found.header, ScanPoint::start_of(&found.header), end);
         while let Some(batch) = scanner.next_batch()? {
-            if batch.header.first_position + u64::from(batch.header.events) <= from {
+            if batch.header.first_position + u64::from(batch.header.positions) <= from {
                 continue;
             }
             for unit in units_of(batch.body) {
                 let (_, unit) = unit.map_err(|malformed| corrupt(batch.offset, malformed))?;
-                if unit.position() + u64::from(unit.events()) <= from {
+                if unit.position() + u64::from(unit.positions()) <= from {
                     continue;
                 }
                 let key = EntityKey::new(Arc::from(unit.kind), Arc::from(unit.id));

@@ -267,14 +267,14 @@ impl Recovery<'_> {
         self.scanned_bytes += end - offset;
         self.reach.last_batch = offset;
         self.reach.point = ScanPoint { offset: end, number: header.number + 1, previous: hash };
-        self.reach.position += u64::from(header.events);
+        self.reach.position += u64::from(header.positions);
         self.reach.time = header.time;
         Ok(())
     }
 
     fn count(&mut self, unit: &UnitView<'_>) {
         if let Some(position) = self.reach.shard_positions.get_mut(usize::from(unit.shard())) {
-            *position += u64::from(unit.events());
+            *position += u64::from(unit.positions());
         }
     }
 
@@ -415,12 +415,12 @@ impl Recovery<'_> {
                 time: unit.time(),
             };
             let bytes = undecided.body.get(at..at + unit.len()).unwrap_or_default();
-            builder.push(bytes, unit.events(), &committed);
+            builder.push(bytes, unit.positions(), &committed);
             self.heads.advance(unit.kind, unit.id, hash, head);
             self.count(&unit);
         }
         self.heads.publish();
-        let events = builder.events();
+        let positions = builder.positions();
         let (bytes, hash) = builder.finish(&place, false);
         file.write_at(bytes, place.offset)
             .and_then(|()| file.datasync())
@@ -428,7 +428,7 @@ impl Recovery<'_> {
         let end = place.offset + bytes.len() as u64;
         self.reach.last_batch = place.offset;
         self.reach.point = ScanPoint { offset: end, number: place.number + 1, previous: hash };
-        self.reach.position += u64::from(events);
+        self.reach.position += u64::from(positions);
         self.reach.time = self.reach.time.max(place.time);
         Ok(())
     }
@@ -475,8 +475,7 @@ mod tests {
     use super::super::Log;
     use super::*;
     use crate::io::sim::{Crash, SimDoor};
-    use crate::journal::{EntityKey, Journal, Outcome, Read};
-    use crate::journal::{Record, Unit};
+    use crate::journal::{Content, EntityKey, Journal, Outcome, Read, Record, Unit};
 
     fn open(door: &SimDoor) -> Log {
         let options = LogOptions { idle_mark_millis: 0, ..LogOptions::default() };
@@ -488,7 +487,9 @@ mod tests {
         log.on_settled(Arc::new(move || ring.try_send(()).unwrap_or_default()));
         let entity = EntityKey::new(Arc::from("Account"), Arc::from("a"));
         let records = [Record { name: "E", version: 1, payload: b"x" }];
-        let ticket = log.append(&Unit { entity: &entity, first_revision, records: &records }).unwrap();
+        let content = Content::Events(&records);
+        let unit = Unit { entity: &entity, first_revision, content, command: None, metadata: &[] };
+        let ticket = log.append(&unit).unwrap();
         log.kick();
         while log.settled() < ticket {
             bell.recv().unwrap();

@@ -1,12 +1,15 @@
 //! The bytes of a memory journal: units one after the other, in blocks that are filled once and never move.
 //!
 //! ```text
-//! unit    twice its entity, plus one where it has other than one event
+//! unit    twice its entity, plus one where it is other than one event
 //!         distance to the entity's unit before, 0 for none
 //!         revision of its first event
 //!         position of its first event, beyond that of the mark before it
-//!         number of events, where it is not one
-//! event   type, length, payload
+//!         where it is other than one event: how many there are, and which extras
+//! extras  length and bytes of the metadata
+//!         length and bytes of the command's id, its fingerprint
+//!         type, length and payload of the rejection
+//! event   type, length, payload; a state alike
 //! ```
 //!
 //! All numbers are varints, seven bits a byte, the lowest first. Neighbours differ little, so that a unit of one small
@@ -29,12 +32,18 @@ const MAX_BLOCK_BYTES: usize = FIRST_BLOCK_BYTES << MAX_DOUBLINGS;
 /// How far apart marks are at most.
 const MARK_BYTES: u64 = 1 << 13;
 
-/// The most that a varint takes, and five at the head of a unit.
+/// The most that a varint takes, and six at the head of a unit.
 const NUMBER_BYTES: usize = 10;
-const HEAD_BYTES: usize = 5 * NUMBER_BYTES;
+const HEAD_BYTES: usize = 6 * NUMBER_BYTES;
 
 /// The most that an event takes beside its payload.
 pub(super) const EVENT_BYTES: usize = 2 * NUMBER_BYTES;
+
+/// An extra: the unit holds a state and not events.
+const STATE: u64 = 1;
+const METADATA: u64 = 2;
+const COMMAND: u64 = 4;
+const REJECTION: u64 = 8;
 
 #[derive(Debug, Default)]
 pub(super) struct Blocks {
@@ -68,10 +77,67 @@ pub(super) struct Head {
     pub(super) events: u64,
 }
 
+/// What few units have.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(super) struct Extra<'a> {
+    pub(super) is_state: bool,
+    pub(super) metadata: &'a [u8],
+    pub(super) command: Option<Command<'a>>,
+}
+
+/// A command, with type and payload of its rejection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Command<'a> {
+    pub(super) id: &'a str,
+    pub(super) fingerprint: [u8; 16],
+    pub(super) rejection: Option<(u64, &'a [u8])>,
+}
+
+impl Extra<'_> {
+    fn parts(&self) -> u64 {
+        let command =
+            self.command.map_or(0, |command| COMMAND | if command.rejection.is_some() { REJECTION } else { 0 });
+        let state = if self.is_state { STATE } else { 0 };
+        let metadata = if self.metadata.is_empty() { 0 } else { METADATA };
+        state | metadata | command
+    }
+
+    /// The most that it takes.
+    fn bytes(&self) -> usize {
+        let rejection = |command: Command<'_>| command.rejection.map_or(0, |(_, payload)| payload.len());
+        let command = self.command.map_or(0, |c| c.id.len() + c.fingerprint.len() + rejection(c));
+        4 * NUMBER_BYTES + self.metadata.len() + command
+    }
+
+    fn put(&self, bytes: &mut Vec<u8>) {
+        if !self.metadata.is_empty() {
+            put_bytes(bytes, self.metadata);
+        }
+        if let Some(command) = &self.command {
+            put_bytes(bytes, command.id.as_bytes());
+            bytes.extend_from_slice(&command.fingerprint);
+            if let Some((kind, payload)) = command.rejection {
+                put(bytes, kind);
+                put_bytes(bytes, payload);
+            }
+        }
+    }
+}
+
+/// A unit in a block.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Stored<'a> {
+    pub(super) head: Head,
+    pub(super) extra: Extra<'a>,
+    pub(super) events: Events<'a>,
+}
+
 impl Blocks {
     /// Begins a unit, of which the events take at most `bytes`: they are to follow at once.
     #[inline]
-    pub(super) fn begin(&mut self, head: &Head, bytes: usize) -> Place {
+    pub(super) fn begin(&mut self, head: &Head, extra: &Extra<'_>, bytes: usize) -> Place {
+        let extras = extra.parts();
+        let bytes = if extras == 0 { bytes } else { bytes + extra.bytes() };
         if self.open.len() + HEAD_BYTES + bytes > self.limit {
             self.open_block(HEAD_BYTES + bytes);
         }
@@ -81,13 +147,15 @@ impl Blocks {
             self.marks.push(self.last);
         }
         let distance = head.before.map_or(0, |before| place - before);
-        let is_one = head.events == 1;
+        let is_one = head.events == 1 && extras == 0;
         let first = u64::from(head.entity) << 1 | u64::from(!is_one);
         for number in [first, distance, head.revision, head.position - self.last.position] {
             put(&mut self.open, number);
         }
         if !is_one {
             put(&mut self.open, head.events);
+            put(&mut self.open, extras);
+            extra.put(&mut self.open);
         }
         place
     }
@@ -122,7 +190,7 @@ impl Blocks {
     }
 
     /// The unit at a place, which may be the end of a block.
-    pub(super) fn unit(&self, place: Place) -> Option<(Head, Events<'_>)> {
+    pub(super) fn unit(&self, place: Place) -> Option<Stored<'_>> {
         let (mut number, mut offset) = parts(place);
         let mut block = self.block(number)?;
         if offset == block.len() {
@@ -133,15 +201,17 @@ impl Blocks {
         let place = at(number, offset);
         let mark = self.mark(|mark| mark.place <= place);
         let first = rest.next()?;
+        let is_one = first & 1 == 0;
         let head = Head {
             entity: u32::try_from(first >> 1).ok()?,
             before: rest.before(place)?,
             revision: rest.next()?,
             position: mark.position + rest.next()?,
             time: mark.time,
-            events: if first & 1 == 0 { 1 } else { rest.next()? },
+            events: if is_one { 1 } else { rest.next()? },
         };
-        Some((head, Events { rest, left: head.events, number, bytes: block.len() }))
+        let extra = if is_one { Extra::default() } else { rest.extra()? };
+        Some(Stored { head, extra, events: Events { rest, left: head.events, number, bytes: block.len() } })
     }
 
     /// The first revision of a unit, and its entity's unit before.
@@ -156,7 +226,7 @@ impl Blocks {
     /// Where the unit with a position starts; the end where there is none.
     pub(super) fn seek(&self, position: u64) -> Place {
         let mut place = self.mark(|mark| mark.position <= position).place;
-        while let Some((head, events)) = self.unit(place)
+        while let Some(Stored { head, events, .. }) = self.unit(place)
             && head.position + head.events <= position
         {
             place = events.end();
@@ -187,18 +257,14 @@ impl<'a> Iterator for Events<'a> {
 
     fn next(&mut self) -> Option<Self::Item> {
         self.left = self.left.checked_sub(1)?;
-        let kind = self.rest.next()?;
-        let length = usize::try_from(self.rest.next()?).ok()?;
-        let (payload, rest) = self.rest.0.split_at_checked(length)?;
-        self.rest.0 = rest;
-        Some((kind, payload))
+        Some((self.rest.next()?, self.rest.bytes()?))
     }
 }
 
 #[derive(Debug, Clone, Copy)]
 struct Numbers<'a>(&'a [u8]);
 
-impl Numbers<'_> {
+impl<'a> Numbers<'a> {
     #[inline]
     fn next(&mut self) -> Option<u64> {
         let mut number = 0;
@@ -213,6 +279,30 @@ impl Numbers<'_> {
         None
     }
 
+    /// Bytes behind their length.
+    #[inline]
+    fn bytes(&mut self) -> Option<&'a [u8]> {
+        let length = usize::try_from(self.next()?).ok()?;
+        let (bytes, rest) = self.0.split_at_checked(length)?;
+        self.0 = rest;
+        Some(bytes)
+    }
+
+    fn extra(&mut self) -> Option<Extra<'a>> {
+        let extras = self.next()?;
+        let metadata = if extras & METADATA != 0 { self.bytes()? } else { &[] };
+        let command = if extras & COMMAND != 0 {
+            let id = std::str::from_utf8(self.bytes()?).ok()?;
+            let (fingerprint, rest) = self.0.split_first_chunk()?;
+            self.0 = rest;
+            let rejection = if extras & REJECTION != 0 { Some((self.next()?, self.bytes()?)) } else { None };
+            Some(Command { id, fingerprint: *fingerprint, rejection })
+        } else {
+            None
+        };
+        Some(Extra { is_state: extras & STATE != 0, metadata, command })
+    }
+
     fn before(&mut self, place: Place) -> Option<Option<Place>> {
         self.next().map(|distance| (distance > 0).then(|| place - distance))
     }
@@ -225,6 +315,11 @@ fn parts(place: Place) -> (usize, usize) {
 
 fn at(number: usize, offset: usize) -> Place {
     ((number as u64) << OFFSET_BITS) + offset as u64
+}
+
+fn put_bytes(bytes: &mut Vec<u8>, more: &[u8]) {
+    put(bytes, more.len() as u64);
+    bytes.extend_from_slice(more);
 }
 
 #[inline]
@@ -261,10 +356,10 @@ mod tests {
             let entity = position as u32 % 1000;
             let held = &mut before[entity as usize];
             let head = Head { entity, before: *held, revision: position / 1000 + 1, position, time: 7, events: 1 };
-            place = blocks.begin(&head, 10 + EVENT_BYTES);
+            place = blocks.begin(&head, &Extra::default(), 10 + EVENT_BYTES);
             blocks.event(0, &[7; 10]);
             *held = Some(place);
-            assert_eq!(blocks.unit(place).map(|(read, _)| read), Some(head));
+            assert_eq!(blocks.unit(place).map(|unit| unit.head), Some(head));
         }
         let bytes: usize = blocks.full.iter().map(Vec::len).sum::<usize>() + blocks.open.len();
         let marks = blocks.marks.len() * size_of::<Mark>();

@@ -1,6 +1,6 @@
 //! What must hold once a story has ended badly: the store opens, holds what it must, and goes on.
 
-use super::history::{Fate, History, Trouble};
+use super::history::{Fate, Form, History, Trouble};
 use super::session::Session;
 use ego_core::io::sim::{Crash, SimDoor};
 use ego_core::log::LogOptions;
@@ -13,7 +13,8 @@ pub(crate) fn survives(door: SimDoor, options: LogOptions, history: History) -> 
     let _opened = s.open();
     s.verdict()?;
     s.append(0, &[24, 7]);
-    s.append(1, &[24]);
+    s.append_form(1, Form { has_command: true, metadata: 5, ..Form::state(24) });
+    s.append_form(9, Form::command(Some(24)));
     s.append(9, &[24]);
     s.settle();
     s.expect_last(Fate::Stored);

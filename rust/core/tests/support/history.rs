@@ -1,8 +1,8 @@
 //! The reference: which units were tried, what is known of each, and whether a store agrees.
 
 use ego_core::StoreError;
-use ego_core::journal::{EntityKey, Journal, Read, StoredEvent};
-use std::collections::BTreeMap;
+use ego_core::journal::{EntityKey, Journal, Read, StoredCommand, StoredEvent};
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 /// What is known of a unit.
@@ -18,12 +18,51 @@ pub(crate) enum Fate {
     Unknown,
 }
 
+/// What a unit is made of, in bytes.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Form {
+    /// Its events, or its state alone.
+    pub(crate) sizes: Vec<usize>,
+    pub(crate) is_state: bool,
+    pub(crate) metadata: usize,
+    pub(crate) has_command: bool,
+    pub(crate) rejection: Option<usize>,
+}
+
+impl Form {
+    pub(crate) fn events(sizes: &[usize]) -> Self {
+        Self { sizes: sizes.to_vec(), ..Self::default() }
+    }
+
+    pub(crate) fn state(size: usize) -> Self {
+        Self { sizes: vec![size], is_state: true, ..Self::default() }
+    }
+
+    /// A command that is kept and changes nothing.
+    pub(crate) fn command(rejection: Option<usize>) -> Self {
+        Self { has_command: true, rejection, ..Self::default() }
+    }
+
+    /// The `n`-th of the sorts of units there are, of about these sizes.
+    pub(crate) fn sort(n: usize, sizes: &[usize]) -> Self {
+        let first = sizes.first().copied().unwrap_or(0);
+        match n % 8 {
+            0 | 4 => Self::events(sizes),
+            1 | 5 => Self { metadata: 50, has_command: true, ..Self::events(sizes) },
+            2 => Self::state(first),
+            3 => Self { metadata: 9, ..Self::command(Some(first)) },
+            6 => Self { has_command: true, metadata: 1, rejection: Some(0), ..Self::state(first) },
+            _ => Self::command(None),
+        }
+    }
+}
+
 /// A unit that was tried.
 #[derive(Debug, Clone)]
 pub(crate) struct Attempt {
     pub(crate) entity: usize,
     pub(crate) first: u64,
-    pub(crate) sizes: Vec<usize>,
+    pub(crate) form: Form,
     pub(crate) fate: Fate,
     run: u32,
 }
@@ -69,7 +108,14 @@ pub(crate) enum Unseen {
     Broken(Trouble),
 }
 
-/// A stored event, reduced to what identifies it.
+/// The number that stands for the command of a unit among its records.
+pub(crate) const COMMAND: usize = 1 << 12;
+/// The same for its rejection.
+pub(crate) const REJECTION: usize = COMMAND + 1;
+/// The same for its metadata.
+pub(crate) const METADATA: usize = COMMAND + 2;
+
+/// A stored event, state or command, reduced to what identifies it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Seen {
     attempt: usize,
@@ -107,6 +153,11 @@ pub(crate) fn name(attempt: usize, record: usize) -> String {
     format!("{attempt}.{record}")
 }
 
+/// The fingerprint of a unit's command.
+pub(crate) fn fingerprint(attempt: usize) -> [u8; 16] {
+    payload(attempt, COMMAND, 16).try_into().unwrap_or_default()
+}
+
 /// The stored version of a record.
 pub(crate) fn version(attempt: usize) -> u32 {
     attempt as u32 % 5
@@ -124,8 +175,8 @@ impl History {
         self.run += 1;
     }
 
-    pub(crate) fn attempt(&mut self, entity: usize, first: u64, sizes: &[usize]) -> usize {
-        self.attempts.push(Attempt { entity, first, sizes: sizes.to_vec(), fate: Fate::Open, run: self.run });
+    pub(crate) fn attempt(&mut self, entity: usize, first: u64, form: Form) -> usize {
+        self.attempts.push(Attempt { entity, first, form, fate: Fate::Open, run: self.run });
         self.attempts.len() - 1
     }
 
@@ -155,12 +206,67 @@ impl History {
             if broken.is_some() { Read::Enough } else { Read::More }
         };
         journal.read_from(1, visit).map_err(Unseen::Failed)?;
-        let trouble = broken.or_else(|| self.judge(&seen).err());
-        if let Some(trouble) = trouble {
+        if let Some(trouble) = broken {
             return Err(Unseen::Broken(trouble));
         }
+        let commands = self.commands(journal)?;
+        self.judge(&seen).and_then(|present| self.judge_fates(&present, &commands)).map_err(Unseen::Broken)?;
         self.compare_entities(journal, &seen)?;
+        seen.extend(commands);
         Ok(seen)
+    }
+
+    /// What is stored of the commands, by entity and in the order of the calls.
+    fn commands(&self, journal: &dyn Journal) -> Result<Vec<Seen>, Unseen> {
+        let mut all = Vec::new();
+        let tried: BTreeSet<usize> = self.attempts.iter().filter(|a| a.form.has_command).map(|a| a.entity).collect();
+        for entity in tried {
+            let mut seen: Vec<Seen> = Vec::new();
+            let mut broken = None;
+            let visit = &mut |command: StoredCommand<'_>| {
+                let checked = self.recognise_command(entity, &command).and_then(|found| match seen.last() {
+                    Some(after) if after.attempt == found.attempt => {
+                        Err(Trouble::new(Sort::Duplicated, format!("command {} is there twice", found.attempt)))
+                    }
+                    Some(after) if after.attempt < found.attempt || after.time < found.time => {
+                        Err(Trouble::wrong(format!("command {} stands before an earlier one", found.attempt)))
+                    }
+                    _ => Ok(found),
+                });
+                match checked {
+                    Ok(found) => seen.push(found),
+                    Err(trouble) => broken = Some(trouble),
+                }
+                if broken.is_some() { Read::Enough } else { Read::More }
+            };
+            journal.read_commands(&key(entity), 0, visit).map_err(Unseen::Failed)?;
+            if let Some(trouble) = broken {
+                return Err(Unseen::Broken(trouble));
+            }
+            all.extend(seen.into_iter().rev());
+        }
+        Ok(all)
+    }
+
+    /// Which unit a command belongs to; everything stored of it must be as it was handed over.
+    fn recognise_command(&self, entity: usize, command: &StoredCommand<'_>) -> Result<Seen, Trouble> {
+        let wrong = |what: &str| Trouble::wrong(format!("command {} of entity {entity}: {what}", command.id));
+        let id = command.id.strip_suffix(".command").and_then(|number| number.parse::<usize>().ok());
+        let attempt = id.ok_or_else(|| wrong("nobody sent it"))?;
+        let tried = self.attempts.get(attempt).ok_or_else(|| wrong("nobody sent it"))?;
+        if tried.entity != entity || !tried.form.has_command {
+            return Err(wrong("stands under another entity"));
+        }
+        let rejection = command.rejection.map(|r| (r.name.to_owned(), r.version, r.payload.to_vec()));
+        let expected = tried
+            .form
+            .rejection
+            .map(|size| (name(attempt, REJECTION), version(attempt), payload(attempt, REJECTION, size)));
+        let revision = tried.first + tried.form.sizes.len() as u64 - 1;
+        if command.fingerprint != fingerprint(attempt) || rejection != expected || command.revision != revision {
+            return Err(wrong("is not what was sent"));
+        }
+        Ok(Seen { attempt, record: COMMAND, revision, position: 0, time: command.time })
     }
 
     /// Which record of which unit an event is; everything stored of it must be as it was handed over.
@@ -172,21 +278,23 @@ impl History {
             return Err(wrong(unknown));
         };
         let tried = self.attempts.get(attempt).ok_or_else(|| wrong(unknown))?;
-        let size = *tried.sizes.get(record).ok_or_else(|| wrong(unknown))?;
+        let size = *tried.form.sizes.get(record).ok_or_else(|| wrong(unknown))?;
         if *entity != key(tried.entity) {
             return Err(wrong("stands under another entity"));
         }
         if event.revision != tried.first + record as u64 {
             return Err(wrong(&format!("has revision {}", event.revision)));
         }
-        if event.version != version(attempt) || event.payload != payload(attempt, record, size) {
+        let same = event.version == version(attempt) && event.payload == payload(attempt, record, size);
+        let metadata = payload(attempt, METADATA, tried.form.metadata);
+        if !same || event.is_state != tried.form.is_state || event.metadata != metadata {
             return Err(wrong("is not what was appended"));
         }
         Ok(Seen { attempt, record, revision: event.revision, position, time: event.time })
     }
 
-    /// Whole units, once each, in the order of the calls, all that must be there and none that must not.
-    fn judge(&self, seen: &[Seen]) -> Result<(), Trouble> {
+    /// Whole units, once each, in the order of the calls; gives back how many records of each are there.
+    fn judge(&self, seen: &[Seen]) -> Result<Vec<usize>, Trouble> {
         let mut present = vec![0; self.attempts.len()];
         let mut revisions = BTreeMap::new();
         let mut before: Option<&Seen> = None;
@@ -213,14 +321,17 @@ impl History {
             }
             before = Some(event);
         }
-        self.judge_fates(&present)
+        Ok(present)
     }
 
-    fn judge_fates(&self, present: &[usize]) -> Result<(), Trouble> {
+    /// All units that must be there and none that must not.
+    fn judge_fates(&self, present: &[usize], commands: &[Seen]) -> Result<(), Trouble> {
+        let commanded: BTreeSet<usize> = commands.iter().map(|command| command.attempt).collect();
         let mut missing = None;
         for (number, (attempt, records)) in self.attempts.iter().zip(present).enumerate() {
-            let there = *records > 0;
-            if there && *records != attempt.sizes.len() {
+            let command = commanded.contains(&number);
+            let there = *records > 0 || command;
+            if there && (*records != attempt.form.sizes.len() || command != attempt.form.has_command) {
                 return Err(Trouble::wrong(format!("unit {number} is there in part")));
             }
             match attempt.fate {
@@ -254,6 +365,20 @@ impl History {
             let who = key(*entity);
             let last = expected.len() as u64;
             let middle = last / 2 + 1;
+            let is_state = |seen: &&Seen| self.attempts[seen.attempt].form.is_state;
+            for at in [middle, u64::MAX].into_iter().filter(|_| expected.iter().any(|seen| is_state(&seen))) {
+                let mut found = None;
+                let said = journal
+                    .read_state(&who, at, &mut |state| found = Some(self.recognise(&who, &state)))
+                    .map_err(Unseen::Failed)?;
+                let found = found.transpose().map_err(Unseen::Broken)?;
+                let latest = expected.iter().filter(is_state).rfind(|state| state.revision <= at);
+                if said != last || found.as_ref() != latest {
+                    return Err(wrong(format!(
+                        "entity {entity} has another state at {at} than the whole ({said}, {last})"
+                    )));
+                }
+            }
             for from in [1, middle] {
                 let mut found = Vec::new();
                 let mut broken = None;
@@ -269,7 +394,8 @@ impl History {
                 if let Some(trouble) = broken {
                     return Err(Unseen::Broken(trouble));
                 }
-                if said != last || Some(found.as_slice()) != expected.get(from as usize - 1..) {
+                let events = expected.iter().filter(|seen| !is_state(seen) && seen.revision >= from);
+                if said != last || !found.iter().eq(events) {
                     return Err(wrong(format!(
                         "entity {entity} read from {from} differs from the whole ({said}, {last})"
                     )));

@@ -1,6 +1,6 @@
 //! The scripts. Each is one story that a store lives through; a sweep breaks it at every call.
 
-use super::history::{Fate, History, LONG_NAMES};
+use super::history::{Fate, Form, History, LONG_NAMES};
 use super::pool::{Report, Sweep, Work};
 use super::session::{STORE, Session, Step};
 use super::settings::Settings;
@@ -116,24 +116,26 @@ impl Scenario {
     }
 }
 
-/// Three entities with a few units each, closed in order.
-fn some_units(s: &mut Session) -> Step {
+/// Five entities with a few units each, of every sort.
+fn units_of_every_sort(s: &mut Session) -> Step {
     s.open()?;
     for round in 0..3 {
-        (0..3).for_each(|entity| s.append(entity, &[30 + round, 10]));
+        (0..5).for_each(|entity| s.append_form(entity, Form::sort(entity * (1 + round / 2), &[30 + round, 10])));
         s.settle();
     }
+    Ok(())
+}
+
+/// The same, closed in order.
+fn some_units(s: &mut Session) -> Step {
+    units_of_every_sort(s)?;
     s.close();
     Ok(())
 }
 
 /// The same, ended by a kill.
 fn some_units_killed(s: &mut Session) -> Step {
-    s.open()?;
-    for round in 0..3 {
-        (0..3).for_each(|entity| s.append(entity, &[30 + round, 10]));
-        s.settle();
-    }
+    units_of_every_sort(s)?;
     s.kill();
     Ok(())
 }
@@ -144,7 +146,7 @@ fn cut_off_in_a_batch(s: &mut Session, crash: Crash) -> Step {
     (0..3).for_each(|entity| s.write(entity, &[100]));
     s.expect_failures();
     s.door.crash_before(Selector::call(Call::Datasync).by("ego-committer"), 1);
-    (0..8).for_each(|entity| s.append(entity, &[700, 300]));
+    (0..8).for_each(|entity| s.append_form(entity, Form::sort(entity, &[700, 300])));
     s.settle();
     s.abandon();
     s.door = s.door.after_crash(crash, 3);
@@ -159,8 +161,9 @@ fn undecided(s: &mut Session) -> Step {
     s.break_call(Selector::call(Call::Datasync).by("ego-committer"), Fault::Eio, Times::Once);
     // Over several pages: what is written later in the same page would carry a lost page to the disk.
     s.append(0, &[5_000, 60]);
-    s.append(2, &[9_000]);
+    s.append_form(2, Form { has_command: true, metadata: 2_000, ..Form::state(7_000) });
     s.append(0, &[60]);
+    s.append_form(0, Form::command(Some(20)));
     s.settle();
     s.kill();
     s.mended();
@@ -192,7 +195,7 @@ fn read_append_close(s: &mut Session) -> Step {
 
 fn fill_segments(s: &mut Session, units: usize) {
     for unit in 0..units {
-        s.write(unit % 3, &[7_000]);
+        s.write_form(unit % 3, Form::sort(unit, &[7_000]));
     }
 }
 
@@ -236,8 +239,8 @@ fn basics() -> Vec<Scenario> {
         }),
         story("many-entities", |s| {
             s.open()?;
-            for _ in 0..2 {
-                (0..40).for_each(|entity| s.append(entity, &[60]));
+            for round in 0..2 {
+                (0..40).for_each(|entity| s.append_form(entity, Form::sort(entity + round, &[60])));
                 s.settle();
             }
             s.look();
@@ -247,7 +250,7 @@ fn basics() -> Vec<Scenario> {
         story("pipelined", |s| {
             s.open()?;
             for unit in 0..24 {
-                s.append(unit % 2, &[25]);
+                s.append_form(unit % 2, Form::sort(unit, &[25]));
                 if unit % 5 == 4 {
                     s.kick();
                 }
@@ -268,14 +271,34 @@ fn basics() -> Vec<Scenario> {
             s.open()?;
             s.write(LONG_NAMES, &[0]);
             s.write(LONG_NAMES + 1, &[0, 0, 0]);
-            s.write(LONG_NAMES, &[1]);
+            s.write_form(
+                LONG_NAMES,
+                Form { metadata: 16 << 10, rejection: Some(900), has_command: true, ..Form::state(1) },
+            );
+            s.look();
+            s.close();
+            Ok(())
+        }),
+        story("commands-alone", |s| {
+            s.open()?;
+            (0..3).for_each(|unit| s.write_form(0, Form::command((unit > 0).then_some(unit))));
+            s.append_form(1, Form { metadata: 7, ..Form::command(None) });
+            s.append(1, &[10]);
+            s.append_form(1, Form::command(Some(10)));
+            s.settle();
+            s.look();
+            s.kill();
+            s.open()?;
+            s.append_form(0, Form::state(10));
+            s.append_form(1, Form::state(10));
+            s.settle();
             s.look();
             s.close();
             Ok(())
         }),
         story("close-without-waiting", |s| {
             s.open()?;
-            (0..5).for_each(|entity| s.append(entity, &[33]));
+            (0..5).for_each(|entity| s.append_form(entity, Form::sort(entity, &[33])));
             s.close();
             Ok(())
         }),
@@ -357,14 +380,14 @@ fn restarts() -> Vec<Scenario> {
         .after(undecided),
         story("checkpoint", |s| {
             s.open()?;
-            (0..12).for_each(|unit| s.write(unit % 5, &[600]));
+            (0..12).for_each(|unit| s.write_form(unit % 5, Form::sort(unit, &[600])));
             s.close();
             read_append_close(s)
         })
         .with(|options| LogOptions { checkpoint_bytes: 2_000, ..options }),
         story("checkpoint-at-every-batch", |s| {
             s.open()?;
-            (0..30).for_each(|unit| s.write(unit % 3, &[20]));
+            (0..30).for_each(|unit| s.write_form(unit % 3, Form::sort(unit, &[20])));
             s.kill();
             read_append_close(s)
         })
@@ -373,7 +396,7 @@ fn restarts() -> Vec<Scenario> {
             .with(|options| LogOptions { checkpoint_bytes: 2_000, ..options })
             .after(|s| {
                 s.open()?;
-                (0..12).for_each(|unit| s.write(unit % 5, &[600]));
+                (0..12).for_each(|unit| s.write_form(unit % 5, Form::sort(unit, &[600])));
                 s.kill();
                 Ok(())
             }),
@@ -416,7 +439,7 @@ fn segments() -> Vec<Scenario> {
         story("roll-in-one-batch", |s| {
             s.open()?;
             for _ in 0..2 {
-                (0..16).for_each(|unit| s.append(unit % 4, &[5_000, 900]));
+                (0..16).for_each(|unit| s.append_form(unit % 4, Form::sort(unit, &[5_000, 900])));
                 s.settle();
             }
             s.close();
@@ -439,7 +462,7 @@ fn segments() -> Vec<Scenario> {
         story("entity-across-segments", |s| {
             s.open()?;
             for unit in 0..10 {
-                s.write(0, &[100]);
+                s.write_form(0, Form::sort(unit, &[100]));
                 s.write(unit % 3 + 1, &[15_000]);
                 s.look();
             }
@@ -481,9 +504,10 @@ fn refusals() -> Vec<Scenario> {
             s.expect_refusals();
             s.write(0, &[10, 10]);
             s.append(1, &[10]);
-            s.append_at(0, 2, &[10]);
-            s.append(2, &[10]);
-            s.append_at(3, 7, &[10]);
+            s.append_at(0, 2, Form::events(&[10]));
+            s.append_form(2, Form::command(None));
+            s.append_at(2, 2, Form::command(Some(10)));
+            s.append_at(3, 7, Form::state(10));
             s.settle();
             s.expect_last(Fate::Gone);
             s.write(0, &[10]);
@@ -508,7 +532,7 @@ fn refusals() -> Vec<Scenario> {
             let free = s.blocks_free_after(6);
             s.door.set_capacity(Some(free));
             for unit in 0..24 {
-                s.append(unit % 3, &[5_000]);
+                s.append_form(unit % 3, Form::sort(unit, &[5_000]));
                 if unit % 4 == 3 {
                     s.settle();
                 }
@@ -529,7 +553,7 @@ fn refusals() -> Vec<Scenario> {
             s.expect_refusals();
             let free = s.blocks_free_after(2);
             s.door.set_capacity(Some(free));
-            (0..12).for_each(|unit| s.write(unit % 2, &[5_000]));
+            (0..12).for_each(|unit| s.write_form(unit % 2, Form::sort(unit, &[5_000])));
             s.close();
             s.door.set_capacity(None);
             read_append_close(s)
@@ -555,7 +579,7 @@ fn failures() -> Vec<Scenario> {
             s.open()?;
             s.write(0, &[10]);
             s.break_call(Selector::call(Call::Write).by("ego-committer"), Fault::Short, Times::ForEver);
-            (0..3).for_each(|entity| s.append(entity, &[900]));
+            (0..4).for_each(|entity| s.append_form(entity, Form::sort(entity, &[900])));
             s.settle();
             s.append(0, &[10]);
             s.look();
@@ -567,7 +591,7 @@ fn failures() -> Vec<Scenario> {
             s.open()?;
             s.write(0, &[10]);
             s.break_call(Selector::call(Call::Datasync).by("ego-committer"), Fault::Eio, Times::Once);
-            (0..3).for_each(|entity| s.append(entity, &[900]));
+            (0..4).for_each(|entity| s.append_form(entity, Form::sort(entity, &[900])));
             s.settle();
             s.append(0, &[10]);
             s.look();

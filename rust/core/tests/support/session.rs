@@ -2,10 +2,10 @@
 //!
 //! It goes on where a real one would: what a failed call means is checked here against the errors that are allowed.
 
-use super::history::{self, Attempt, Fate, History, Sort, Trouble, Unseen};
+use super::history::{self, Attempt, Fate, Form, History, Sort, Trouble, Unseen};
 use ego_core::StoreError;
 use ego_core::io::sim::{Call, Fault, Selector, SimDoor, Times};
-use ego_core::journal::{Journal, Outcome, Record, Ticket, Unit};
+use ego_core::journal::{Command, Content, Journal, Outcome, Record, Ticket, Unit};
 use ego_core::log::{Log, LogOptions};
 use parking_lot::{Condvar, Mutex};
 use std::collections::BTreeMap;
@@ -180,8 +180,13 @@ impl Session {
         }
     }
 
-    /// Appends a unit whose records have these sizes, without waiting.
+    /// Appends a unit whose events have these sizes, without waiting.
     pub(crate) fn append(&mut self, entity: usize, sizes: &[usize]) {
+        self.append_form(entity, Form::events(sizes));
+    }
+
+    /// Appends a unit without waiting.
+    pub(crate) fn append_form(&mut self, entity: usize, form: Form) {
         let Some(log) = self.log.clone() else { return };
         let first = match self.next.get(&entity) {
             Some(next) => *next,
@@ -190,16 +195,17 @@ impl Session {
                 Err(error) => return self.allow(&error, "asking for a revision"),
             },
         };
-        self.append_at(entity, first, sizes);
+        self.append_at(entity, first, form);
     }
 
     /// Appends a unit that claims to start at revision `first`.
-    pub(crate) fn append_at(&mut self, entity: usize, first: u64, sizes: &[usize]) {
+    pub(crate) fn append_at(&mut self, entity: usize, first: u64, form: Form) {
         let Some(log) = self.log.clone() else { return };
-        let attempt = self.history.attempt(entity, first, sizes);
+        let next = first + form.sizes.len() as u64;
+        let attempt = self.history.attempt(entity, first, form);
         match submit(&log, attempt, &self.history.attempts[attempt]) {
             Ok(ticket) => {
-                self.next.insert(entity, first + sizes.len() as u64);
+                self.next.insert(entity, next);
                 self.pending.push((ticket, attempt));
             }
             Err(error) => {
@@ -224,7 +230,7 @@ impl Session {
                     let Ok(last) = log.revision(&history::key(entity)) else { return };
                     for unit in 0..units {
                         let (history, pending) = &mut *shared.lock();
-                        let attempt = history.attempt(entity, last + 1 + unit as u64, &[40]);
+                        let attempt = history.attempt(entity, last + 1 + unit as u64, Form::events(&[40]));
                         match submit(log, attempt, &history.attempts[attempt]) {
                             Ok(ticket) => pending.push((ticket, attempt)),
                             Err(error) => {
@@ -307,7 +313,12 @@ impl Session {
 
     /// Appends one unit and waits for it.
     pub(crate) fn write(&mut self, entity: usize, sizes: &[usize]) {
-        self.append(entity, sizes);
+        self.write_form(entity, Form::events(sizes));
+    }
+
+    /// Appends one unit and waits for it.
+    pub(crate) fn write_form(&mut self, entity: usize, form: Form) {
+        self.append_form(entity, form);
         self.settle();
     }
 
@@ -385,14 +396,25 @@ impl Session {
     }
 }
 
+fn record(version: u32, (name, payload): &(String, Vec<u8>)) -> Record<'_> {
+    Record { name, version, payload }
+}
+
 fn submit(log: &Log, number: usize, attempt: &Attempt) -> Result<Ticket, StoreError> {
-    let names: Vec<String> = (0..attempt.sizes.len()).map(|record| history::name(number, record)).collect();
-    let payloads: Vec<Vec<u8>> =
-        attempt.sizes.iter().enumerate().map(|(record, size)| history::payload(number, record, *size)).collect();
-    let records: Vec<Record<'_>> = names
-        .iter()
-        .zip(&payloads)
-        .map(|(name, payload)| Record { name, version: history::version(number), payload })
-        .collect();
-    log.append(&Unit { entity: &history::key(attempt.entity), first_revision: attempt.first, records: &records })
+    let Attempt { entity, first, form, .. } = attempt;
+    let made = |record, size| (history::name(number, record), history::payload(number, record, size));
+    let made_records: Vec<_> = form.sizes.iter().enumerate().map(|(record, size)| made(record, *size)).collect();
+    let made_rejection = form.rejection.map(|size| made(history::REJECTION, size));
+    let version = history::version(number);
+    let records: Vec<Record<'_>> = made_records.iter().map(|made| record(version, made)).collect();
+    let rejection = made_rejection.as_ref().map(|made| record(version, made));
+    let id = format!("{number}.command");
+    let command = Command { id: &id, fingerprint: history::fingerprint(number), rejection };
+    log.append(&Unit {
+        entity: &history::key(*entity),
+        first_revision: *first,
+        content: if form.is_state { Content::State(records[0]) } else { Content::Events(&records) },
+        command: form.has_command.then_some(command),
+        metadata: &history::payload(number, history::METADATA, form.metadata),
+    })
 }
