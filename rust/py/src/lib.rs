@@ -16,6 +16,7 @@ mod pending;
 mod repeated;
 mod replay;
 mod run;
+mod send;
 mod state;
 mod store;
 mod task;
@@ -28,7 +29,7 @@ use pyo3::prelude::*;
 #[pymodule(gil_used = true)]
 fn _native(py: Python<'_>, module: &Bound<'_, PyModule>) -> PyResult<()> {
     ego_answer::fast::init(py)?;
-    entity_ref::init(py)?;
+    send::init(py)?;
     module.add("__version__", env!("CARGO_PKG_VERSION"))?;
     module.add("__profile__", if cfg!(debug_assertions) { "debug" } else { "release" })?;
     module.add_class::<store::Store>()?;

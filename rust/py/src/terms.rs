@@ -37,19 +37,12 @@ pub(crate) struct Terms {
     pub(crate) metadata: Vec<u8>,
 }
 
-/// The same as it was given.
+/// The same as it was given; nothing of it is Python's `None`.
 #[derive(Default)]
 pub(crate) struct Given<'a, 'py> {
     pub(crate) expected_revision: Option<&'a Bound<'py, PyAny>>,
     pub(crate) command_id: Option<&'a Bound<'py, PyAny>>,
     pub(crate) metadata: Option<&'a Bound<'py, PyAny>>,
-}
-
-impl Given<'_, '_> {
-    pub(crate) fn is_some(&self) -> bool {
-        let given = [self.expected_revision, self.command_id, self.metadata];
-        given.into_iter().flatten().any(|given| !given.is_none())
-    }
 }
 
 impl Terms {
@@ -66,12 +59,9 @@ impl Terms {
         let py = command.py();
         let inherited = context::terms_of_sender(py)?;
         let terms = Self {
-            expected: given.expected_revision.map(expected).transpose()?.flatten(),
-            command: match given.command_id {
-                Some(id) if !id.is_none() => Some(identified(id, command, kind, entity)?),
-                _ => None,
-            },
-            metadata: merged(inherited.as_deref(), given.metadata.filter(|given| !given.is_none()), entity)?,
+            expected: given.expected_revision.map(expected).transpose()?,
+            command: given.command_id.map(|id| identified(id, command, kind, entity)).transpose()?,
+            metadata: merged(inherited.as_deref(), given.metadata, entity)?,
         };
         let empty = terms.expected.is_none() && terms.command.is_none() && terms.metadata.is_empty();
         Ok((!empty).then(|| Arc::new(terms)))
@@ -107,19 +97,12 @@ fn member<'py>(py: Python<'py>, name: &str) -> PyResult<Bound<'py, PyAny>> {
     py.import("ego._expected")?.getattr(name)
 }
 
-fn expected(given: &Bound<'_, PyAny>) -> PyResult<Option<Expected>> {
+fn expected(given: &Bound<'_, PyAny>) -> PyResult<Expected> {
     let py = given.py();
-    if given.is_none() {
-        return Ok(None);
-    }
-    if given.is(member(py, "MUST_EXIST")?) {
-        return Ok(Some(Expected::MustExist));
-    }
-    if given.is(member(py, "MUST_NOT_EXIST")?) {
-        return Ok(Some(Expected::Exactly(0)));
-    }
     match given.extract::<u64>() {
-        Ok(revision) if !given.is_instance_of::<PyBool>() => Ok(Some(Expected::Exactly(revision))),
+        Ok(revision) if !given.is_instance_of::<PyBool>() => Ok(Expected::Exactly(revision)),
+        _ if given.is(member(py, "MUST_EXIST")?) => Ok(Expected::MustExist),
+        _ if given.is(member(py, "MUST_NOT_EXIST")?) => Ok(Expected::Exactly(0)),
         _ => Err(PyValueError::new_err(format!(
             "expected_revision is a revision (0 or more), ego.MUST_EXIST or ego.MUST_NOT_EXIST, not {}",
             given.repr()?
