@@ -106,12 +106,26 @@ impl<'a, 'py> At<'a, 'py> {
         patience: Patience,
         given: Option<&Given<'_, 'py>>,
     ) -> PyResult<Answer> {
-        let Self { py, engine, run, entity, .. } = self;
+        let entity = self.entity;
         entity.kind.check_command(command, &entity.key)?;
-        if given.is_some() || context::may_be_inside() {
-            return attached(|_| self.send_on_terms(command, patience, given));
+        if given.is_none() && !context::may_be_inside() {
+            return self.send_on_terms(command, None, patience);
         }
-        let (inner, journal, wish) = (engine.get(), self.journal(), Wish::Command(command, None));
+        attached(|_| {
+            let terms = Terms::of(given.unwrap_or(&Given::default()), command, &entity.kind, &entity.key)?;
+            self.send_on_terms(command, terms.as_ref(), patience)
+        })
+    }
+
+    #[inline(always)]
+    fn send_on_terms(
+        self,
+        command: &Bound<'py, PyAny>,
+        terms: Option<&Arc<Terms>>,
+        patience: Patience,
+    ) -> PyResult<Answer> {
+        let Self { py, engine, run, entity, .. } = self;
+        let (inner, journal, wish) = (engine.get(), self.journal(), Wish::Command(command, terms));
         if inner.mode.get(py) != Mode::Open || journal.settled() == Ticket::MAX || self.caller.is_some() {
             return attached(|_| self.ask(wish, patience));
         }
@@ -124,8 +138,11 @@ impl<'a, 'py> At<'a, 'py> {
         };
         // The common way: nothing of this entity was lost.
         inner.house.accepted.add(py, 1);
-        let frame = Frame::new(entity, live.revision, None);
-        let decided = frame.run(|| turn::decide(py, journal, entity, &mut live, command));
+        let frame = Frame::new(entity, live.revision, terms);
+        let decided = frame.run(|| match terms {
+            None => turn::decide(py, journal, entity, &mut live, command),
+            Some(terms) => turn::decide_on_terms(py, journal, entity, &mut live, command, terms),
+        });
         let fate = fate(journal, live.last_ticket);
         if !matches!(decided, Ok(Decided::Done)) || !frame.has_told_nothing() || matches!(fate, Fate::Lost(_)) {
             return attached(|_| {
@@ -143,23 +160,12 @@ impl<'a, 'py> At<'a, 'py> {
             inner.house.ok.add(py, 1);
             return Answer::done(py, value?);
         }
-        let answer = Answer::writing(py, &run.home.event_loop, value?, deadline(&self.entity.house.clock, patience))?;
+        let deadline = deadline(&entity.house.clock, patience);
+        let answer = Answer::writing(py, &run.home.event_loop, value?, deadline)?;
         let then = Then::Show { tells: Vec::new(), rejected: false };
         let waiting = Waiting { ticket, entity: Arc::clone(entity), generation, answer: answer.clone_ref(py), then };
         pending::wait(engine, run, waiting)?;
         Ok(answer)
-    }
-
-    /// The same for a command that carries something, or that may be sent by a handler.
-    fn send_on_terms(
-        self,
-        command: &Bound<'py, PyAny>,
-        patience: Patience,
-        given: Option<&Given<'_, 'py>>,
-    ) -> PyResult<Answer> {
-        let entity = self.entity;
-        let terms = Terms::of(given.unwrap_or(&Given::default()), command, &entity.kind, &entity.key)?;
-        self.ask(Wish::Command(command, terms.as_ref()), patience)
     }
 
     /// Asks for something in whatever state engine and entity are.

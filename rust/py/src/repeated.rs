@@ -34,7 +34,7 @@ pub(crate) fn repeated<'py>(
     let Some(found) = memory.find(&command.id, now, retention) else { return Ok(None) };
     if found.fingerprint != command.fingerprint {
         let message = format!("command id {:?} belongs to another command; nothing was run", command.id);
-        let fact = ("command_id", command.id.as_str().into_bound_py_any(py)?);
+        let fact = ("command_id", (&*command.id).into_bound_py_any(py)?);
         return Err(error::with(py, "CommandIdReusedError", &entity.key, &message, &[fact]));
     }
     if let Some(rejection) = &found.rejection {
@@ -54,10 +54,12 @@ fn recall(py: Python<'_>, journal: &dyn Journal, entity: &Entity, now: u64) -> P
     let retention = entity.kind.retention;
     let mut memory = Memory::default();
     let read = journal.read_commands(&entity.key, oldest(now, retention), &mut |stored| {
-        let rejection = stored.rejection.map(|rejection| Rejection {
-            name: rejection.name.to_owned(),
-            version: rejection.version,
-            payload: rejection.payload.to_vec(),
+        let rejection = stored.rejection.map(|rejection| {
+            Box::new(Rejection {
+                name: rejection.name.to_owned(),
+                version: rejection.version,
+                payload: rejection.payload.to_vec(),
+            })
         });
         let command = Remembered {
             fingerprint: stored.fingerprint,
@@ -86,10 +88,10 @@ pub(crate) fn remember(
         revision: live.revision,
         time: entity.house.clock.wall_nanos_at_tick(),
         reply: rejection.is_none().then(|| live.state.clone_ref(py)),
-        rejection,
+        rejection: rejection.map(Box::new),
         ticket: live.last_ticket,
     };
-    live.commands.get_or_insert_default().remember(&command.id, remembered, entity.kind.retention);
+    live.commands.get_or_insert_default().remember(Arc::clone(&command.id), remembered, entity.kind.retention);
 }
 
 fn module(py: Python<'_>) -> PyResult<Bound<'_, PyModule>> {

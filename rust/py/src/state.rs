@@ -64,7 +64,7 @@ pub(crate) fn conclude(
     let payload = turn::encode(py, entity, &state, "a state")?;
     let record = Record { name: &stored.name, version: stored.version, payload: payload.as_bytes() };
     turn::append(journal, entity, live, Content::State(record), carried)?;
-    live.state = state.unbind();
+    std::mem::replace(&mut live.state, state.unbind()).drop_ref(py);
     Ok(())
 }
 

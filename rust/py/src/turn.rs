@@ -173,7 +173,7 @@ pub(crate) fn conclude(
     carried: Carried<'_>,
 ) -> PyResult<()> {
     if entity.kind.is_durable_state {
-        return attached(|py| state::conclude(py, journal, entity, live, result, carried));
+        return state::conclude(py, journal, entity, live, result, carried);
     }
     if result.is_none() {
         return append(journal, entity, live, Content::Events(&[]), carried);
