@@ -65,8 +65,8 @@ SABOTAGES = (
         (
             (
                 "rust/core/src/log/format.rs",
-                "if u32_at(bytes, 4) != crc32c::crc32c(covered) {",
-                "if u32_at(bytes, 4) != crc32c::crc32c(covered) && covered.is_empty() {",
+                "if u32_at(bytes, 4) != crc32c(covered) {",
+                "if u32_at(bytes, 4) != crc32c(covered) && covered.is_empty() {",
             ),
         ),
         rust="damage",
@@ -104,7 +104,7 @@ SABOTAGES = (
             ),
             (
                 "rust/py/src/dispatch.rs",
-                "let lost = matches!(fate(&*run.journal, live.last_ticket), Fate::Lost(_));",
+                "let lost = matches!(fate(self.journal(), live.last_ticket), Fate::Lost(_));",
                 "let lost = false;",
             ),
         ),

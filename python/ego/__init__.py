@@ -1,14 +1,16 @@
 """Event sourcing: commands become durable events, events become state."""
 
-from ego._behaviors import EventSourcedBehavior
+from ego._behaviors import DurableStateBehavior, EventSourcedBehavior
 from ego._engine import Engine, StopReport
 from ego._errors import (
     CodecError,
+    CommandIdReusedError,
     CommandTimeoutError,
     ConcurrencyError,
     ConfigError,
     CorruptLogError,
     DeadlockError,
+    DurableStateStoreRequiredError,
     EgoError,
     EngineNotStartedError,
     EntityError,
@@ -30,21 +32,30 @@ from ego._errors import (
     UndefinedEntityError,
     UnhandledCommandError,
     UnknownEventError,
+    UnknownRejectionError,
+    UpcastError,
+    VersionError,
 )
+from ego._expected import MUST_EXIST, MUST_NOT_EXIST, Expected
 from ego._kinds import Kind
 from ego._messages import Command, Event, State, stored
+from ego._rejections import Rejection
 from ego._seam import Context, EntityRef, __version__, context
 from ego._stores import LogStore, MemoryStore
+from ego._upcasts import upcast
 
 __all__ = [
     "CodecError",
     "Command",
+    "CommandIdReusedError",
     "CommandTimeoutError",
     "ConcurrencyError",
     "ConfigError",
     "Context",
     "CorruptLogError",
     "DeadlockError",
+    "DurableStateBehavior",
+    "DurableStateStoreRequiredError",
     "EgoError",
     "Engine",
     "EngineNotStartedError",
@@ -53,16 +64,20 @@ __all__ = [
     "EntityRef",
     "Event",
     "EventSourcedBehavior",
+    "Expected",
     "ForkedStoreError",
     "HandlerResultError",
     "InvalidEntityIdError",
     "Kind",
     "KindConflictError",
     "LogStore",
+    "MUST_EXIST",
+    "MUST_NOT_EXIST",
     "MailboxFullError",
     "MemoryStore",
     "MessageTooLargeError",
     "OutcomeUnknownError",
+    "Rejection",
     "ReplayError",
     "RevisionConflictError",
     "State",
@@ -75,7 +90,11 @@ __all__ = [
     "UndefinedEntityError",
     "UnhandledCommandError",
     "UnknownEventError",
+    "UnknownRejectionError",
+    "UpcastError",
+    "VersionError",
     "__version__",
     "context",
     "stored",
+    "upcast",
 ]

@@ -1,4 +1,4 @@
-"""What a user writes: how an entity decides on a command, and what an event does to its state."""
+"""What a user writes: how an entity decides on a command, and what becomes of its state."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Sequence
@@ -9,14 +9,14 @@ E = TypeVar("E")
 S = TypeVar("S")
 
 Events: TypeAlias = E | Sequence[E] | None
+Change: TypeAlias = tuple[S, int] | None
 
 
-class EventSourcedBehavior(ABC, Generic[C, E, S]):
-    """An entity whose state is the fold of its events.
+class Behavior(ABC, Generic[C, S]):
+    """What both sorts of behaviors have: an id, a kind, and a state to begin with.
 
-    The type arguments are its commands, its events and its state; several types are given as a union. There is one
-    object per live entity, made as `Account(entity_id)`. It holds no state of its own: states are immutable values that
-    the engine passes in and takes back.
+    There is one object per live entity, made as `Account(entity_id)`. It holds no state of its own: states are
+    immutable values that the engine passes in and takes back.
     """
 
     __slots__ = ("id",)
@@ -43,7 +43,16 @@ class EventSourcedBehavior(ABC, Generic[C, E, S]):
 
     @abstractmethod
     def initial_state(self) -> S:
-        """The state at revision 0."""
+        """The state before anything has happened: revision or version 0."""
+
+
+class EventSourcedBehavior(Behavior[C, S], Generic[C, E, S]):
+    """An entity whose state is the fold of its events.
+
+    The type arguments are its commands, its events and its state; several types are given as a union.
+    """
+
+    __slots__ = ()
 
     @abstractmethod
     def handle_command(self, command: C, state: S, /) -> Events[E] | Awaitable[Events[E]]:
@@ -58,9 +67,27 @@ class EventSourcedBehavior(ABC, Generic[C, E, S]):
         """The state after the event. Pure: it runs when the event happens and again whenever it is replayed."""
 
 
-AnyBehavior: TypeAlias = EventSourcedBehavior[Any, Any, Any]
+class DurableStateBehavior(Behavior[C, S]):
+    """An entity whose state itself is stored, as it is after each command; what led to it is not kept.
+
+    The type arguments are its commands and its state; several types are given as a union.
+    """
+
+    __slots__ = ()
+
+    @abstractmethod
+    def handle_command(self, command: C, version: int, state: S, /) -> Change[S] | Awaitable[Change[S]]:
+        """Decides: returns the next state and its version, which is `version + 1`, or an awaitable of these.
+
+        The next state is of the same type as the state. `None`, or the same version with an equal state, changes
+        nothing. To refuse the command, raise: the exception reaches the caller as itself and nothing changes. An
+        `async def` starts only when all it sees is durable.
+        """
+
+
+AnyBehavior: TypeAlias = Behavior[Any, Any]
 
 
 def is_behavior_class(value: object) -> TypeGuard[type[AnyBehavior]]:
     """Whether it is a class of behaviors."""
-    return isinstance(value, type) and issubclass(value, EventSourcedBehavior)
+    return isinstance(value, type) and issubclass(value, EventSourcedBehavior | DurableStateBehavior)

@@ -4,31 +4,35 @@ The work is done in the native half. Here are the life cycle, the kinds, and the
 """
 
 import warnings
-from collections.abc import Coroutine, Iterable
+from collections.abc import Coroutine, Iterable, Mapping
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, Literal, Self, TypeVar, overload
 
 import msgspec
 
-from ego._behaviors import AnyBehavior, EventSourcedBehavior
+from ego._behaviors import AnyBehavior, Behavior, DurableStateBehavior, EventSourcedBehavior
 from ego._config import check_entity_id, check_int, check_name, check_seconds
 from ego._errors import (
     ConfigError,
+    DurableStateStoreRequiredError,
     EgoError,
     EngineNotStartedError,
     EntityNotFoundError,
     KindConflictError,
     StorageError,
 )
-from ego._kinds import Kind
+from ego._expected import Expected
+from ego._kinds import Kind, check_passivate_after
 from ego._logging import log_opened, logger
 from ego._registry import Registered, Registry, check_behaviors
-from ego._seam import EntityRef, NativeEngine, context
+from ego._seam import EntityRef, NativeEngine, NativeStore, context
 from ego._stores import LogStore, MemoryStore
-from ego._stores.owned import check_store
+from ego._stores.owned import OwnedStore, check_store
 
 if TYPE_CHECKING:
     import asyncio
+
+    from ego.testing import Clock
 
 C = TypeVar("C")
 S = TypeVar("S")
@@ -52,11 +56,15 @@ class StopReport(msgspec.Struct, frozen=True):
 
 
 class Engine:
-    """Runs event-sourced entities on a store.
+    """Runs entities on a store.
 
     Making one does nothing but check its arguments. `async with engine:` starts it and stops it again; so do `start`
-    and `stop`. A stopped engine can be started again, and then trusts nothing but the store. It belongs to the event
-    loop and thread that started it.
+    and `stop`. A stopped engine can be started again, and then trusts nothing but the store. It is started and stopped
+    on one event loop, where `async def` handlers run; coroutines of other loops and threads may call it as well.
+
+    `state_store` keeps the durable states, where they are not to be in `store` with the events. `mailbox_capacity` is
+    how many commands may wait for one entity. `resident_limit` is how many entities stay in memory at most, those that
+    are used most; `None`: all of them.
     """
 
     _phase: Literal["stopped", "starting", "started", "stopping"] = "stopped"
@@ -67,12 +75,17 @@ class Engine:
         store: LogStore | MemoryStore,
         *,
         behaviors: Iterable[type[AnyBehavior] | Kind[Any, Any]] = (),
+        state_store: LogStore | MemoryStore | None = None,
         mailbox_capacity: int = 1024,
+        clock: "Clock | None" = None,
     ) -> None:
         self._name = check_name("name", name)
-        self._store = check_store(store)
+        self._store = check_store("store", store)
+        self._state_store = self._store if state_store is None else check_store("state_store", state_store)
         capacity = check_int("mailbox_capacity", mailbox_capacity, 1, MAX_MAILBOX_CAPACITY)
-        self._native = NativeEngine(name, mailbox_capacity=capacity)
+        self._clock = clock
+        native_clock = None if clock is None else clock.native
+        self._native = NativeEngine(name, mailbox_capacity=capacity, clock=native_clock)
         self._loop: asyncio.AbstractEventLoop | None = None
         self._kinds = Registry(self._native)
         for behavior in check_behaviors(behaviors):
@@ -97,19 +110,32 @@ class Engine:
             raise EgoError(f"engine {self._name!r} cannot be started: it is {self._phase}")
         import asyncio
 
+        self._kinds.follow_upcasts()
         self._phase, self._loop = "starting", asyncio.get_running_loop()
         try:
-            journal = await self._store.open_for(self._name)
-            try:
-                self._native.start(journal, self._loop)
-            except BaseException:
-                await self._store.close()
-                raise
+            await self._open(self._loop)
         except BaseException:
             self._phase, self._loop = "stopped", None
             raise
         self._phase = "started"
-        log_opened(self._name, journal.opened())
+
+    async def _open(self, loop: "asyncio.AbstractEventLoop") -> None:
+        native_clock = None if self._clock is None else self._clock.native
+        opened: list[NativeStore] = []
+        try:
+            for store in self._stores:
+                journal = await store.open_for(self._name, native_clock)
+                opened.append(journal)
+                log_opened(self._name, journal.opened())
+            self._native.start(opened[0], opened[1] if len(opened) > 1 else None, loop)
+        except BaseException:
+            for store in self._stores[: len(opened)]:
+                await store.close()
+            raise
+
+    @property
+    def _stores(self) -> "list[OwnedStore]":
+        return [self._store] if self._state_store is self._store else [self._store, self._state_store]
 
     async def stop(self, *, timeout: float | None = 30.0) -> StopReport:
         """Refuses new commands, finishes the accepted ones, and closes the store.
@@ -139,13 +165,19 @@ class Engine:
                 left = self._native.finish()
         finally:
             try:
-                await self._store.close()
-            except StorageError as error:
-                logger().error("engine %s: the store was closed after a failure: %s", self._name, error)
-                failure = error
+                for store in self._stores:
+                    failure = await self._close(store) or failure
             finally:
                 self._phase, self._loop = "stopped", None
         return StopReport(finished=not any(left.values()) and failure is None, failure=failure, **left)
+
+    async def _close(self, store: OwnedStore) -> StorageError | None:
+        try:
+            await store.close()
+        except StorageError as error:
+            logger().error("engine %s: the store was closed after a failure: %s", self._name, error)
+            return error
+        return None
 
     async def __aenter__(self) -> Self:
         await self.start()
@@ -161,17 +193,59 @@ class Engine:
         if self._phase != "stopped":
             warnings.warn(f"{self!r} was not stopped", ResourceWarning, stacklevel=1, source=self)
 
-    def get(self, kind: type[EventSourcedBehavior[C, Any, S]], entity_id: str) -> EntityRef[C, S]:
+    def get(self, kind: type[Behavior[C, S]], entity_id: str) -> EntityRef[C, S]:
         """The entity of that kind and id, which may not exist yet. Registers the kind if it is new; no I/O."""
         self._check_started()
         return self._native.ref(self._kinds.of(kind).number, entity_id)
 
-    async def entity(self, behavior: EventSourcedBehavior[C, Any, S]) -> EntityRef[C, S]:
-        """Declares the entity of this object and loads it. Once it is live, declaring it again changes nothing."""
+    async def entity(
+        self, behavior: EventSourcedBehavior[C, Any, S], *, passivate_after: float | None = None
+    ) -> EntityRef[C, S]:
+        """Declares the event-sourced entity of this object and loads it.
+
+        Once it is declared, declaring it again changes nothing. `passivate_after` is for how many seconds this entity
+        may be idle before it leaves the memory; `None`: what its kind says.
+        """
+        return await self._declare(behavior, EventSourcedBehavior, passivate_after)
+
+    async def durable_state_entity(
+        self, behavior: DurableStateBehavior[C, S], *, passivate_after: float | None = None
+    ) -> EntityRef[C, S]:
+        """Declares the durable-state entity of this object and loads it, as `entity` does with event-sourced ones."""
+        return await self._declare(behavior, DurableStateBehavior, passivate_after)
+
+    async def _declare(
+        self, behavior: Behavior[C, S], wanted: type[AnyBehavior], passivate_after: float | None
+    ) -> EntityRef[C, S]:
         self._check_started()
-        registered = self._kinds.of(type(behavior))
-        with registered.declaring(behavior) as entity_id:
-            return self._native.load(registered.number, entity_id)
+        if not isinstance(behavior, wanted):
+            raise ConfigError(f"the behavior must be an object of an ego.{wanted.__name__}, not {behavior!r}")
+        if not hasattr(behavior, "id"):
+            raise ConfigError(f"{behavior!r} has no id; its __init__ must call super().__init__(entity_id)")
+        after = None if passivate_after is None else check_passivate_after(passivate_after)
+        if wanted is DurableStateBehavior and not self._state_store.keeps_states:
+            raise DurableStateStoreRequiredError(
+                f"{self._state_store!r} keeps no durable states; give engine {self._name!r} a store that does with "
+                "state_store=",
+                kind=type(behavior).kind,
+                entity_id=behavior.id,
+            )
+        number = self._kinds.of(type(behavior)).number
+        ref = self._native.ref(number, behavior.id)
+        declared = self._native.declare(number, behavior.id, behavior, after)
+        try:
+            await ref.state(timeout=None)
+        except BaseException:
+            if declared:
+                self._native.undeclare(number, behavior.id, behavior)
+            raise
+        return ref
+
+    def is_resident(self, kind: type[AnyBehavior] | str, entity_id: str) -> bool:
+        """Whether the entity is in memory. Asking does not bring it there."""
+        self._check_started()
+        check_entity_id(entity_id)
+        return self._native.is_resident(self._registered(kind).number, entity_id)
 
     @overload
     def send_command(
@@ -180,11 +254,22 @@ class Engine:
         command: C,
         *,
         timeout: float | None = 5.0,
-        kind: type[EventSourcedBehavior[C, Any, S]],
+        kind: type[Behavior[C, S]],
+        expected_revision: int | Expected | None = None,
+        command_id: str | None = None,
+        metadata: Mapping[str, str] | None = None,
     ) -> Coroutine[Any, Any, tuple[S, int]]: ...
     @overload
     def send_command(
-        self, entity_id: str, command: object, *, timeout: float | None = 5.0, kind: str | None = None
+        self,
+        entity_id: str,
+        command: object,
+        *,
+        timeout: float | None = 5.0,
+        kind: str | None = None,
+        expected_revision: int | Expected | None = None,
+        command_id: str | None = None,
+        metadata: Mapping[str, str] | None = None,
     ) -> Coroutine[Any, Any, tuple[Any, int]]: ...
     def send_command(
         self,
@@ -192,14 +277,24 @@ class Engine:
         command: Any,
         *,
         timeout: float | None = 5.0,
-        kind: type[EventSourcedBehavior[Any, Any, Any]] | str | None = None,
+        kind: type[AnyBehavior] | str | None = None,
+        expected_revision: int | Expected | None = None,
+        command_id: str | None = None,
+        metadata: Mapping[str, str] | None = None,
     ) -> Coroutine[Any, Any, tuple[Any, int]]:
         """Sends a command to an entity by its id alone: one declared in this run, or stored.
 
-        Accepted at the call, not at the `await`. `kind` says which entity is meant where several kinds have the id.
+        Accepted at the call, not at the `await`. `kind` says which entity is meant where several kinds have the id. The
+        other arguments are those of `EntityRef.send`.
         """
         self._check_started()
-        return self._known(entity_id, kind).send(command, timeout=timeout)
+        return self._known(entity_id, kind).send(
+            command,
+            timeout=timeout,
+            expected_revision=expected_revision,
+            command_id=command_id,
+            metadata=metadata,
+        )
 
     def stats(self) -> dict[str, int]:
         """Counters of this engine and its store since it was started, in one consistent snapshot."""

@@ -15,12 +15,17 @@
     │   ├── ReplayError            RuntimeError   the stored events do not fold: revision
     │   └── DeadlockError          RuntimeError   entities would wait for each other: chain
     ├── ConcurrencyError           RuntimeError   kind, entity_id
-    │   └── RevisionConflictError                 the store holds another revision: expected, actual
+    │   ├── RevisionConflictError                 the entity has another revision: expected, actual
+    │   ├── VersionError                          not the next version or not the same type: expected, actual
+    │   └── CommandIdReusedError   ValueError     a command id came with another command before: command_id
     ├── CommandTimeoutError        TimeoutError   too late: outcome ("not_run" or "unknown"), kind, entity_id
     ├── MailboxFullError           RuntimeError   too many commands wait: capacity, kind, entity_id
-    ├── MessageTooLargeError       ValueError     the events of one command are too large: size, cap, kind, entity_id
-    ├── CodecError                 ValueError     an event cannot be encoded or decoded: kind, entity_id
-    │   └── UnknownEventError      LookupError    no type is declared for a stored event: name, version, revision
+    ├── MessageTooLargeError       ValueError     what one command stores is too large: size, cap, kind, entity_id
+    ├── DurableStateStoreRequiredError RuntimeError  there is no store for durable states: kind, entity_id
+    ├── CodecError                 ValueError     something cannot be encoded or decoded: kind, entity_id
+    │   ├── UnknownEventError      LookupError    no type is declared for what is stored: name, version, revision
+    │   ├── UnknownRejectionError  LookupError    no class is defined for a stored rejection: name, version
+    │   └── UpcastError                           a stored payload cannot be brought up to date: name, version, revision
     └── StorageError               OSError        path
         ├── CorruptLogError                       stored bytes changed: offset, detail
         ├── StoreFormatError       ValueError     the path holds no store that this version reads
@@ -36,13 +41,17 @@ exception that a user's handler raises is not in here: it reaches the caller as 
 
 from typing import Literal
 
+from ego._expected import Expected
+
 __all__ = [
     "CodecError",
+    "CommandIdReusedError",
     "CommandTimeoutError",
     "ConcurrencyError",
     "ConfigError",
     "CorruptLogError",
     "DeadlockError",
+    "DurableStateStoreRequiredError",
     "EgoError",
     "EngineNotStartedError",
     "EntityError",
@@ -64,6 +73,9 @@ __all__ = [
     "UndefinedEntityError",
     "UnhandledCommandError",
     "UnknownEventError",
+    "UnknownRejectionError",
+    "UpcastError",
+    "VersionError",
 ]
 
 
@@ -142,10 +154,30 @@ class ConcurrencyError(EgoError, RuntimeError):
 
 
 class RevisionConflictError(ConcurrencyError):
-    """The entity's next event was to follow one revision, and the store holds another."""
+    """The command was meant for another revision of the entity, or another writer was faster. Nothing was stored."""
+
+    expected: int | Expected = 0
+    """The revision that was asked for, `ego.MUST_EXIST` or `ego.MUST_NOT_EXIST`."""
+    actual: int = 0
+
+
+class VersionError(ConcurrencyError):
+    """A durable state was to be followed by a version that is not the next, or by another type. Nothing was stored."""
 
     expected: int = 0
+    """The version that would have been accepted: the entity's version and 1."""
     actual: int = 0
+    """The version that `handle_command` returned."""
+    expected_type: str = ""
+    """The name of the state's type."""
+    actual_type: str = ""
+    """The name of the type of the state that `handle_command` returned."""
+
+
+class CommandIdReusedError(ConcurrencyError, ValueError):
+    """The command id belongs to another command of the entity. Nothing ran."""
+
+    command_id: str = ""
 
 
 class CommandTimeoutError(EgoError, TimeoutError):
@@ -166,7 +198,7 @@ class MailboxFullError(EgoError, RuntimeError):
 
 
 class MessageTooLargeError(EgoError, ValueError):
-    """The events of one command take more bytes than the store accepts at once. Nothing was stored."""
+    """What one command stores takes more bytes than the store accepts at once. Nothing was stored."""
 
     size: int = 0
     cap: int = 0
@@ -174,18 +206,41 @@ class MessageTooLargeError(EgoError, ValueError):
     entity_id: str = ""
 
 
+class DurableStateStoreRequiredError(EgoError, RuntimeError):
+    """The engine has no store that keeps durable states; give it one with `state_store=`."""
+
+    kind: str | None = None
+    entity_id: str = ""
+
+
 class CodecError(EgoError, ValueError):
-    """An event cannot be encoded, or stored bytes cannot be decoded; the reason is the `__cause__`."""
+    """A value cannot be encoded, or stored bytes cannot be decoded; the reason is the `__cause__`."""
 
     kind: str | None = None
     entity_id: str = ""
 
 
 class UnknownEventError(CodecError, LookupError):
-    """The store holds an event for which the behavior declares no type."""
+    """The store holds an event or a durable state for which the behavior declares no type."""
 
     name: str = ""
     version: int = 0
+    revision: int = 0
+
+
+class UnknownRejectionError(CodecError, LookupError):
+    """The store holds the rejection of a command, and no rejection of that name and version is defined."""
+
+    name: str = ""
+    version: int = 0
+
+
+class UpcastError(CodecError):
+    """A payload of an older version cannot be brought up to date; where a function raised, that is the `__cause__`."""
+
+    name: str = ""
+    version: int = 0
+    """The version from which it was to be brought to the next."""
     revision: int = 0
 
 

@@ -1,7 +1,7 @@
-"""Commands, events and states, and the name under which an event is stored.
+"""Commands, events and states, and the names under which they are stored.
 
-The stored identity of an event type is a name and a version in its record's header. It is never an import path, so
-types can be moved and renamed, and never part of the payload, so it alone decides which decoder runs.
+The stored identity of a type is a name and a version in its record's header. It is never an import path, so types can
+be moved and renamed, and never part of the payload, so it alone decides which decoder runs.
 """
 
 from collections.abc import Callable
@@ -29,11 +29,14 @@ class Event(msgspec.Struct, frozen=True):
 
 @dataclass_transform(frozen_default=True, field_specifiers=(msgspec.field,))
 class State(msgspec.Struct, frozen=True):
-    """Base of states: a frozen `msgspec.Struct`. Any other immutable value serves as well."""
+    """Base of states: a frozen `msgspec.Struct`. Any other immutable value serves as well.
+
+    A durable state is stored, so msgspec has to know its type.
+    """
 
 
 def stored(name: str, *, version: int = 1) -> Callable[[type[T]], type[T]]:
-    """Gives an event type the name and version under which it is stored.
+    """Gives an event, a durable state or a rejection the name and version under which it is stored.
 
     Without it the name is the class's `__qualname__` and the version is 1. It holds for the decorated class alone, not
     for its subclasses.
@@ -48,6 +51,6 @@ def stored(name: str, *, version: int = 1) -> Callable[[type[T]], type[T]]:
 
 
 def stored_identity(cls: type) -> tuple[str, int]:
-    """The name and version under which events of this type are stored."""
+    """The name and version under which values of this type are stored."""
     given: tuple[str, int] | None = cls.__dict__.get(STORED_ATTRIBUTE)
     return given if given is not None else (check_name("the stored name", cls.__qualname__), 1)

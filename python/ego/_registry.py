@@ -1,18 +1,23 @@
 """The kinds of one engine: checked once when they are registered, found by class or by name."""
 
-from collections.abc import Generator, Iterable, Iterator
-from contextlib import contextmanager
-from typing import Any, cast
+from collections.abc import Iterable, Iterator
+from typing import Any, Final, cast
 
-from ego._behaviors import AnyBehavior
-from ego._codec import Identity, event_codec, one_name_twice
+import msgspec
+
+from ego._behaviors import AnyBehavior, DurableStateBehavior
+from ego._codec import Identity, codec_of, one_name_twice
 from ego._config import check_name
 from ego._errors import ConfigError, HandlerResultError
 from ego._frozen import how_to_freeze, is_frozen
-from ego._kinds import Kind
+from ego._kinds import OPTIONS, Kind
 from ego._messages import State
 from ego._seam import KindSpec, NativeEngine
 from ego._types import Declared, place, type_arguments
+from ego._upcasts import upcasting
+
+
+_FINGERPRINT: Final = msgspec.msgpack.Encoder(order="deterministic").encode
 
 
 class Registered:
@@ -20,44 +25,54 @@ class Registered:
 
     def __init__(self, kind: Kind[Any, Any]) -> None:
         self.kind = kind
+        self.is_durable_state = issubclass(kind.behavior, DurableStateBehavior)
         self.name = check_name(f"{place(kind.behavior)}.kind", kind.behavior.kind)
-        self._declared: AnyBehavior | None = None
         arguments = type_arguments(kind.behavior)
         _check_states(self.name, arguments.states)
-        self.codec = event_codec(self.name, arguments.events)
+        if self.is_durable_state:
+            self.codec = codec_of(self.name, "state", arguments.states)
+        else:
+            self.codec = codec_of(self.name, "event", arguments.events)
         self.number = -1
         self._arguments = arguments
+        self._current = self.codec.decoders
+        self.follow_upcasts()
 
     def spec(self) -> KindSpec:
         """The kind as the native half wants it."""
-        behavior = self.kind.behavior
+        behavior: Any = self.kind.behavior
         return KindSpec(
             name=self.name,
             behavior=behavior,
+            is_durable_state=self.is_durable_state,
             create=self._create,
             handle_command=behavior.handle_command,
-            handle_event=behavior.handle_event,
+            handle_event=None if self.is_durable_state else behavior.handle_event,
             initial_state=behavior.initial_state,
             state_types=_classes(self._arguments.states),
             command_types=None if self._arguments.commands is None else _classes(self._arguments.commands),
-            event_names=self.codec.names,
+            stored_names=self.codec.names,
             decoders=self.codec.decoders,
             encode=self.codec.encode,
+            fingerprint=_FINGERPRINT,
+            keep_command_ids=self.kind.keep_command_ids,
+            keep_command_ids_for=self.kind.keep_command_ids_for,
+            passivate_after=self.kind.passivate_after,
         )
 
-    @contextmanager
-    def declaring(self, behavior: AnyBehavior) -> Generator[str]:
-        """Within it, the entity with the id of that object is made by taking the object."""
-        if not hasattr(behavior, "id"):
-            raise ConfigError(f"{behavior!r} has no id; its __init__ must call super().__init__(entity_id)")
-        self._declared = behavior
-        try:
-            yield behavior.id
-        finally:
-            self._declared = None
+    def follow_upcasts(self) -> bool:
+        """Takes in the upcasts that there are by now; whether that changes what reads the stored payloads.
 
-    def _create(self, entity_id: str) -> AnyBehavior:
-        made: object = self._declared
+        Raises `ConfigError` where they do not lead to the declared types.
+        """
+        decoders = self._current | upcasting(self.name, self._current)
+        if decoders == self.codec.decoders:
+            return False
+        self.codec = self.codec._replace(decoders=decoders)
+        return True
+
+    def _create(self, entity_id: str, declared: AnyBehavior | None) -> AnyBehavior:
+        made: object = declared
         if made is None:
             made = (self.kind.create or self.kind.behavior)(entity_id)
         if not isinstance(made, self.kind.behavior) or getattr(made, "id", None) != entity_id:
@@ -77,7 +92,7 @@ class Registry:
         self._native = native
         self._by_class: dict[type, Registered] = {}
         self._by_name: dict[str, Registered] = {}
-        self._event_types: dict[Identity, type] = {}
+        self._stored_types: dict[Identity, type] = {}
 
     def __iter__(self) -> Iterator[Registered]:
         return iter(self._by_name.values())
@@ -98,16 +113,23 @@ class Registry:
         """Registers a kind. The same once more is no error; anything else under its name is."""
         kind: Kind[Any, Any] = behavior if isinstance(behavior, Kind) else Kind(behavior)
         if (same := self._by_class.get(kind.behavior)) is not None:
-            if kind.create is same.kind.create:
-                return same
-            raise ConfigError(f"{place(kind.behavior)} is registered twice, with different create functions")
+            different = [name for name in OPTIONS if getattr(kind, name) != getattr(same.kind, name)]
+            if different:
+                raise ConfigError(f"{place(kind.behavior)} is registered twice, with different {', '.join(different)}")
+            return same
         registered = Registered(kind)
         self._check_names(registered)
-        registered.number = self._native.register(registered.spec())
+        registered.number = self._native.register(registered.spec(), None)
         self._by_class[kind.behavior] = registered
         self._by_name[registered.name] = registered
-        self._event_types.update({identity: cls for cls, identity in registered.codec.names.items()})
+        self._stored_types.update({identity: cls for cls, identity in registered.codec.names.items()})
         return registered
+
+    def follow_upcasts(self) -> None:
+        """Has every kind read with the upcasts that there are by now. Called when an engine starts."""
+        for registered in self:
+            if registered.follow_upcasts():
+                self._native.register(registered.spec(), registered.number)
 
     def _check_names(self, new: Registered) -> None:
         if (other := self._by_name.get(new.name)) is not None:
@@ -116,7 +138,7 @@ class Registry:
                 'give one of them another name with kind = "..."'
             )
         for cls, identity in new.codec.names.items():
-            if (known := self._event_types.get(identity, cls)) is not cls:
+            if (known := self._stored_types.get(identity, cls)) is not cls:
                 raise one_name_twice(identity, known, cls)
 
 

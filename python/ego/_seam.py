@@ -4,6 +4,7 @@ import sys
 
 try:
     from ego._native import Context, EntityRef, KindSpec, __version__, after_fork_in_child, context
+    from ego._native import Clock as NativeClock
     from ego._native import Engine as NativeEngine
     from ego._native import Store as NativeStore
 except ImportError as error:
@@ -17,6 +18,7 @@ __all__ = [
     "Context",
     "EntityRef",
     "KindSpec",
+    "NativeClock",
     "NativeEngine",
     "NativeStore",
     "__version__",

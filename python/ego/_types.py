@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 from types import NoneType, UnionType
 from typing import Annotated, Any, ForwardRef, NamedTuple, TypeVar, Union, cast, get_args, get_origin
 
-from ego._behaviors import AnyBehavior, EventSourcedBehavior, is_behavior_class
+from ego._behaviors import AnyBehavior, DurableStateBehavior, EventSourcedBehavior, is_behavior_class
 from ego._errors import ConfigError
 
 
@@ -21,7 +21,7 @@ class Declared(NamedTuple):
 
 
 class TypeArguments(NamedTuple):
-    """What a behavior declares. `commands` is `None` where any object is accepted."""
+    """What a behavior declares. `commands` is `None` where any object is accepted; a durable state has no `events`."""
 
     commands: tuple[Declared, ...] | None
     events: tuple[Declared, ...]
@@ -39,10 +39,11 @@ def type_arguments(behavior: type[AnyBehavior]) -> TypeArguments:
     found = _bound(behavior, {})
     if found is None:
         raise _missing(behavior, f"{place(behavior)} does not say which types it works with")
-    commands, events, states = found
+    commands, *rest, states = found
+    events = rest[0] if rest else None
     return TypeArguments(
         commands=None if Any in commands or object in commands else _declared(behavior, "command", commands),
-        events=_declared(behavior, "event", events),
+        events=() if events is None else _declared(behavior, "event", events),
         states=_declared(behavior, "state", states),
     )
 
@@ -53,20 +54,24 @@ def place(cls: type) -> str:
 
 
 def _missing(behavior: type, problem: str) -> ConfigError:
+    if issubclass(behavior, DurableStateBehavior):
+        form, example = "DurableStateBehavior[MyCommand, MyState]", "[Rename | Retire, Profile]"
+    else:
+        form = "EventSourcedBehavior[MyCommand, MyEvent, MyState]"
+        example = "[Deposit | Withdraw, Deposited | Withdrawn, Balance]"
     return ConfigError(
-        f"{problem}; write class {behavior.__name__}(ego.EventSourcedBehavior[MyCommand, MyEvent, MyState]), "
-        "with unions where there are several: [Deposit | Withdraw, Deposited | Withdrawn, Balance]"
+        f"{problem}; write class {behavior.__name__}(ego.{form}), with unions where there are several: {example}"
     )
 
 
 def _bound(cls: type, environment: Environment) -> tuple[tuple[Any, ...], ...] | None:
-    """The members of the three type arguments as `cls` binds them, `None` where it leaves them out."""
+    """The members of the type arguments as `cls` binds them, `None` where it leaves them out."""
     for base in cls.__dict__.get("__orig_bases__", cls.__bases__):
         origin: Any = get_origin(base) or base
         if not is_behavior_class(origin):
             continue
         arguments = [tuple(_members(argument, environment, cls)) for argument in get_args(base)]
-        if origin is EventSourcedBehavior:
+        if origin in (EventSourcedBehavior, DurableStateBehavior):
             return tuple(arguments) if arguments else None
         parameters: tuple[object, ...] = getattr(origin, "__parameters__", ())
         return _bound(origin, dict(zip(parameters, arguments, strict=False)))

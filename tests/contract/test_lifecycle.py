@@ -3,7 +3,6 @@
 import asyncio
 import gc
 import logging
-import threading
 from pathlib import Path
 from typing import Any
 
@@ -172,43 +171,6 @@ def test_two_engines_on_one_store_object(store: Store, run: Run) -> None:
                 await ego.Engine("other", store).start()
         async with ego.Engine("other", store) as other:
             assert other.started
-
-    run(main())
-
-
-def test_another_loop_is_refused(store: Store, run: Run) -> None:
-    async def main() -> None:
-        async with engine(store) as bank:
-            account = bank.get(Account, "a")
-            await account.send(Deposit(1))
-            errors: list[BaseException] = []
-
-            async def elsewhere() -> None:
-                await account.send(Deposit(1))
-
-            def other_thread() -> None:
-                try:
-                    asyncio.run(elsewhere())
-                except ego.EgoError as error:
-                    errors.append(error)
-
-            thread = threading.Thread(target=other_thread)
-            thread.start()
-            thread.join()
-            assert [type(each) for each in errors] == [ego.EngineNotStartedError]
-            assert await account.state() == (Balance(1), 1)
-
-    run(main())
-
-
-def test_a_thread_without_a_loop_is_refused(store: Store, run: Run) -> None:
-    async def main() -> None:
-        async with engine(store) as bank:
-            account = bank.get(Account, "a")
-            for call in (lambda: account.send(Deposit(1)), lambda: account.tell(Deposit(1))):
-                with pytest.raises(ego.EngineNotStartedError):
-                    await asyncio.to_thread(call)
-            assert await account.state() == (Balance(0), 0)
 
     run(main())
 

@@ -1,13 +1,14 @@
-"""Every Python block of the documents runs, from the top of its page to the end, and prints what the page says.
+"""Every Python block of the documents runs and prints what the page says.
 
-A block that is followed by a `text` block must print just that. Blocks of one page that are no whole program of their
-own share their names.
+A block that is followed by a `text` block must print just that.
 """
 
 import re
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 
@@ -15,17 +16,36 @@ ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 BLOCK = re.compile(r"^```python\n(.*?)^```\n(?:\n```text\n(.*?)^```\n)?", re.DOTALL | re.MULTILINE)
 
-SNIPPETS = [
-    pytest.param(found[1], found[2], id=f"{page.name}:{page.read_text().count(chr(10), 0, found.start()) + 1}")
-    for page in PAGES
-    for found in BLOCK.finditer(page.read_text())
-]
+
+class Program(NamedTuple):
+    """Blocks that share their names, and all that they print."""
+
+    place: str
+    code: str
+    output: str | None
 
 
-@pytest.mark.parametrize(("code", "output"), SNIPPETS)
-def test_a_snippet_runs(code: str, output: str | None, tmp_path: Path) -> None:
+def programs(page: Path) -> Iterator[Program]:
+    """A block that does not begin with an import goes on where the one before it ended."""
+    text = page.read_text()
+    together: list[list[re.Match[str]]] = []
+    for block in BLOCK.finditer(text):
+        if block[1].startswith(("import ", "from ")) or not together:
+            together.append([])
+        together[-1].append(block)
+    for blocks in together:
+        outputs = [block[2] for block in blocks if block[2] is not None]
+        yield Program(
+            place=f"{page.name}:{text.count(chr(10), 0, blocks[0].start()) + 1}",
+            code="\n".join(block[1] for block in blocks),
+            output="".join(outputs) if outputs else None,
+        )
+
+
+@pytest.mark.parametrize("program", [pytest.param(each, id=each.place) for page in PAGES for each in programs(page)])
+def test_a_snippet_runs(program: Program, tmp_path: Path) -> None:
     done = subprocess.run(
-        [sys.executable, "-X", "dev", "-W", "error", "-c", code],
+        [sys.executable, "-X", "dev", "-W", "error", "-c", program.code],
         capture_output=True,
         text=True,
         check=False,
@@ -33,8 +53,8 @@ def test_a_snippet_runs(code: str, output: str | None, tmp_path: Path) -> None:
     )
     assert done.stderr == ""
     assert done.returncode == 0
-    if output is not None:
-        assert done.stdout == output
+    if program.output is not None:
+        assert done.stdout == program.output
 
 
 def test_the_readme_has_snippets() -> None:

@@ -59,3 +59,16 @@ def test_facts_have_a_value_where_nobody_gave_one() -> None:
 def test_an_operating_system_error_number_is_kept() -> None:
     assert ego.StorageError("no room", errno=28).errno == 28
     assert str(ego.StorageError("no room", errno=28)) == "no room"
+
+
+def test_a_revision_conflict_says_what_was_asked_for_in_words() -> None:
+    error = ego.RevisionConflictError("?", expected=ego.MUST_NOT_EXIST, actual=3)
+    assert (error.expected, str(error.expected)) == (ego.MUST_NOT_EXIST, "must not exist")
+    assert pickle.loads(pickle.dumps(error)).expected is ego.MUST_NOT_EXIST
+
+
+def test_a_reused_command_id_is_a_conflict_and_a_bad_value() -> None:
+    error = ego.CommandIdReusedError("?", entity_id="a-1", command_id="c-1")
+    assert isinstance(error, ValueError)
+    assert isinstance(error, ego.ConcurrencyError)
+    assert (error.entity_id, error.command_id) == ("a-1", "c-1")

@@ -140,6 +140,37 @@ def test_the_default_of_a_type_variable_counts() -> None:
     assert shown(base_class(WithDefault)) == ("Open", "Opened", "Door")
 
 
+def durable(command: Any, state: Any) -> type[Any]:
+    base: Any = ego.DurableStateBehavior
+    return base_class(base[command, state])
+
+
+@pytest.mark.parametrize(
+    ("state", "names"),
+    [
+        (Door, "Door"),
+        (Optional[Door], "Door NoneType"),
+        ("Door", "Door"),
+        (Annotated[Door, "x"], "Door"),
+        (Wrapped[int], "Wrapped"),
+        (tuple[int, str], "tuple"),
+    ],
+)
+def test_a_durable_state_is_followed_to_its_classes(state: Any, names: str) -> None:
+    assert shown(durable(Plain, state)) == ("Open Close", "", names)
+
+
+def test_a_generic_base_of_durable_states_is_filled_in_by_its_subclasses() -> None:
+    class Kept(ego.DurableStateBehavior[C, Union[S, Door]], Generic[S, C]):
+        pass
+
+    class Whole(Kept[Annotated[Wrapped[int], "x"], Any]):
+        pass
+
+    assert shown(Whole) == ("anything", "", "Wrapped Door")
+    assert shown(base_class(Whole)) == ("anything", "", "Wrapped Door")
+
+
 def refused(behavior: type[Any]) -> str:
     with pytest.raises(ego.ConfigError) as caught:
         type_arguments(behavior)
@@ -150,6 +181,13 @@ def test_a_behavior_that_gives_no_types_is_told_what_to_write() -> None:
     text = refused(base_class(ego.EventSourcedBehavior))
     assert "Some does not say which types it works with" in text
     assert "class Some(ego.EventSourcedBehavior[MyCommand, MyEvent, MyState])" in text
+
+
+def test_a_durable_state_without_types_is_told_what_to_write() -> None:
+    text = refused(base_class(ego.DurableStateBehavior))
+    assert "class Some(ego.DurableStateBehavior[MyCommand, MyState])" in text
+    assert "leaves its state type open (S)" in refused(durable(Open, S))
+    assert "declares as state something that is not a class" in refused(durable(Open, Any))
 
 
 def test_an_open_type_variable_is_named() -> None:

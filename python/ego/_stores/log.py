@@ -5,7 +5,7 @@ from typing import Final, cast
 
 from ego._config import check_int
 from ego._errors import ConfigError
-from ego._seam import NativeStore
+from ego._seam import NativeClock, NativeStore
 from ego._stores.owned import OwnedStore
 
 KIB: Final = 1024
@@ -41,12 +41,13 @@ class LogStore(OwnedStore):
     def __repr__(self) -> str:
         return f"ego.LogStore({self._path!r})"
 
-    def _open(self) -> NativeStore:
+    def _open(self, clock: NativeClock | None) -> NativeStore:
         return NativeStore.open_log(
             self._path,
             shards=self._shards,
             segment_bytes=self._segment_bytes,
             max_unit_bytes=self._max_unit_bytes,
+            clock=clock,
         )
 
 

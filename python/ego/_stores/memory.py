@@ -1,6 +1,6 @@
 """The store without a disk: for tests, and for what may be lost with the process."""
 
-from ego._seam import NativeStore
+from ego._seam import NativeClock, NativeStore
 from ego._stores.owned import OwnedStore
 
 
@@ -14,9 +14,9 @@ class MemoryStore(OwnedStore):
     def __repr__(self) -> str:
         return f"ego.MemoryStore() at {id(self):#x}"
 
-    def _open(self) -> NativeStore:
+    def _open(self, clock: NativeClock | None) -> NativeStore:
         if self._content is None:
-            self._content = NativeStore.memory()
+            self._content = NativeStore.memory(clock)
         return self._content
 
     def _close(self, journal: NativeStore) -> None:

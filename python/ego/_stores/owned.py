@@ -6,10 +6,10 @@ thread cannot be stopped: where a start is cancelled, what it opened is closed b
 
 import os
 from abc import ABC, abstractmethod
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from ego._errors import ConfigError
-from ego._seam import NativeStore, after_fork_in_child
+from ego._seam import NativeClock, NativeStore, after_fork_in_child
 
 if TYPE_CHECKING:
     from asyncio import Future
@@ -24,16 +24,19 @@ class OwnedStore(ABC):
         self._owner: str | None = None
         self._journal: NativeStore | None = None
 
+    keeps_states: ClassVar[bool] = True
+    """Whether it keeps durable states besides events."""
+
     @abstractmethod
-    def _open(self) -> NativeStore:
+    def _open(self, clock: NativeClock | None) -> NativeStore:
         """Opens the journal; runs in a thread."""
 
     def _close(self, journal: NativeStore) -> None:
         """Closes the journal; runs in a thread."""
         journal.close()
 
-    async def open_for(self, engine: str) -> NativeStore:
-        """Opens the store for an engine. Called by `Engine.start`."""
+    async def open_for(self, engine: str, clock: NativeClock | None) -> NativeStore:
+        """Opens the store for an engine, on the engine's clock. Called by `Engine.start`."""
         if self._owner is not None:
             raise ConfigError(
                 f"{self!r} is in use by engine {self._owner!r}; stop that engine, or give {engine!r} a store of its own"
@@ -41,7 +44,7 @@ class OwnedStore(ABC):
         self._owner = engine
         import asyncio
 
-        opening = asyncio.ensure_future(asyncio.to_thread(self._open))
+        opening = asyncio.ensure_future(asyncio.to_thread(self._open, clock))
         try:
             journal = await asyncio.shield(opening)
         except BaseException:
@@ -75,8 +78,8 @@ class OwnedStore(ABC):
             self._owner = None
 
 
-def check_store(store: object) -> OwnedStore:
+def check_store(option: str, store: object) -> OwnedStore:
     """Refuses what is no store object."""
     if not isinstance(store, OwnedStore):
-        raise ConfigError(f"store must be an ego.LogStore or ego.MemoryStore, not {store!r}", option="store")
+        raise ConfigError(f"{option} must be an ego.LogStore or ego.MemoryStore, not {store!r}", option=option)
     return store

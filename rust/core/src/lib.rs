@@ -6,9 +6,11 @@
 
 pub mod entities;
 pub mod error;
+pub mod history;
 pub mod io;
 pub mod journal;
 pub mod log;
 pub mod memory;
+pub mod metadata;
 
 pub use error::StoreError;

@@ -4,6 +4,7 @@
 #![expect(clippy::disallowed_methods, reason = "a test looks at real files without the door")]
 
 use ego_core::StoreError;
+use ego_core::history;
 use ego_core::io::RealDoor;
 use ego_core::io::sim::SimDoor;
 use ego_core::journal::{Command, Content, EntityKey, Journal, Outcome, Read, Record, Unit};
@@ -180,6 +181,25 @@ fn damage_in_a_sealed_segment_is_found_when_it_is_read() {
         Err(StoreError::Corrupt { path, .. }) => assert_eq!(path, segment),
         other => panic!("{other:?}"),
     }
+    log.close().unwrap();
+}
+
+#[test]
+fn the_events_before_a_damage_are_handed_out_before_the_error() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("s");
+    let log = open(&path).unwrap();
+    fill(&log, 250);
+    log.close().unwrap();
+    flip(&files(&path, "seg").remove(0), DATA_START + 5 * 704 + 400);
+    let log = open(&path).unwrap();
+    let mut seen = Vec::new();
+    let outcome = history::read(&log, &key("a"), 1, &mut |chunk| {
+        seen.extend(chunk.events().map(|event| event.revision));
+        Read::More
+    });
+    assert!(matches!(outcome, Err(StoreError::Corrupt { .. })), "{outcome:?}");
+    assert_eq!(seen, [1, 2, 3, 4, 5]);
     log.close().unwrap();
 }
 

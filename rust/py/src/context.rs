@@ -3,19 +3,20 @@
 //! A `def` handler runs under a frame on this thread's stack; an `async def` one has its [`Context`] in a context
 //! variable of its task. What a handler tells is kept here until its own unit is durable.
 
-use crate::cell::GilCell;
 use crate::engine::Engine;
 use crate::entity::Entity;
-use ego_core::io::{Door, RealDoor};
+use crate::terms::Terms;
+use ego_answer::cell::GilCell;
 use pyo3::exceptions::PyLookupError;
 use pyo3::ffi;
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
-use pyo3::types::{PyDateTime, PyTzInfo};
+use pyo3::types::{PyDateTime, PyDict, PyTzInfo};
 use pyo3::{PyTraverseError, PyVisit};
 use std::cell::{Cell, RefCell};
 use std::ptr::{NonNull, null_mut};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 /// A command on its way to an entity, without an answer.
 #[derive(Debug)]
@@ -23,14 +24,24 @@ pub(crate) struct Tell {
     pub(crate) engine: Py<Engine>,
     pub(crate) entity: Arc<Entity>,
     pub(crate) command: Py<PyAny>,
+    pub(crate) terms: Option<Arc<Terms>>,
     /// The sender's context.
     pub(crate) context: Py<PyAny>,
+}
+
+impl Tell {
+    pub(crate) fn traverse(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
+        visit.call(&self.engine)?;
+        visit.call(&self.command)?;
+        visit.call(&self.context)
+    }
 }
 
 /// A `def` handler on the stack of this thread.
 pub(crate) struct Frame<'a> {
     pub(crate) entity: &'a Arc<Entity>,
     pub(crate) revision: u64,
+    pub(crate) terms: Option<&'a Arc<Terms>>,
     pub(crate) tells: RefCell<Vec<Tell>>,
     above: Cell<Option<NonNull<Frame<'static>>>>,
 }
@@ -41,8 +52,8 @@ thread_local! {
 
 impl<'a> Frame<'a> {
     #[inline]
-    pub(crate) fn new(entity: &'a Arc<Entity>, revision: u64) -> Self {
-        Self { entity, revision, tells: RefCell::default(), above: Cell::new(None) }
+    pub(crate) fn new(entity: &'a Arc<Entity>, revision: u64, terms: Option<&'a Arc<Terms>>) -> Self {
+        Self { entity, revision, terms, tells: RefCell::default(), above: Cell::new(None) }
     }
 
     pub(crate) fn has_told_nothing(&self) -> bool {
@@ -115,6 +126,7 @@ pub(crate) fn stack() -> Vec<Arc<Entity>> {
 pub(crate) struct Context {
     pub(crate) entity: Arc<Entity>,
     revision: u64,
+    terms: Option<Arc<Terms>>,
     /// What the `async def` handler told so far; none once it is done.
     tells: GilCell<Option<Vec<Tell>>>,
 }
@@ -150,6 +162,26 @@ pub(crate) fn waiting_sender(py: Python<'_>) -> PyResult<Option<Arc<Entity>>> {
     Ok(of_task(py)?.map(|found| Arc::clone(&found.get().entity)))
 }
 
+/// `async def` handlers that are under way in this process.
+static OPEN: AtomicUsize = AtomicUsize::new(0);
+
+/// Whether this code may run in a handler; quick where it does not.
+#[inline]
+pub(crate) fn may_be_inside() -> bool {
+    CURRENT.get().is_some() || OPEN.load(Ordering::Relaxed) > 0
+}
+
+/// What the command carries in whose handler this code runs.
+pub(crate) fn terms_of_sender(py: Python<'_>) -> PyResult<Option<Arc<Terms>>> {
+    if !may_be_inside() {
+        return Ok(None);
+    }
+    match with_frame(|frame| frame.terms.cloned()) {
+        Some(terms) => Ok(terms),
+        None => Ok(of_task(py)?.and_then(|found| found.get().terms.clone())),
+    }
+}
+
 /// Whether this code runs in a handler.
 pub(crate) fn is_inside(py: Python<'_>) -> PyResult<bool> {
     Ok(CURRENT.get().is_some() || of_task(py)?.is_some())
@@ -170,13 +202,26 @@ pub(crate) fn keep(py: Python<'_>, tell: Tell) -> PyResult<()> {
 
 impl Context {
     /// The context of an `async def` handler; it starts with what was told while its coroutine was made.
-    pub(crate) fn open(py: Python<'_>, entity: &Arc<Entity>, revision: u64, tells: Vec<Tell>) -> PyResult<Py<Self>> {
-        Py::new(py, Self { entity: Arc::clone(entity), revision, tells: GilCell::new(Some(tells)) })
+    pub(crate) fn open(
+        py: Python<'_>,
+        entity: &Arc<Entity>,
+        revision: u64,
+        terms: Option<Arc<Terms>>,
+        tells: Vec<Tell>,
+    ) -> PyResult<Py<Self>> {
+        let opened =
+            Py::new(py, Self { entity: Arc::clone(entity), revision, terms, tells: GilCell::new(Some(tells)) })?;
+        OPEN.fetch_add(1, Ordering::Relaxed);
+        Ok(opened)
     }
 
     /// Ends the handler's part and gives what it told.
     pub(crate) fn close(&self, py: Python<'_>) -> Vec<Tell> {
-        self.tells.borrow_mut(py).take().unwrap_or_default()
+        let tells = self.tells.borrow_mut(py).take();
+        if tells.is_some() {
+            OPEN.fetch_sub(1, Ordering::Relaxed);
+        }
+        tells.unwrap_or_default()
     }
 
     /// Makes this the context of what runs in the current `contextvars` context.
@@ -205,10 +250,21 @@ impl Context {
         self.revision
     }
 
+    /// The id of the command, if it has one.
+    #[getter]
+    fn command_id(&self) -> Option<&str> {
+        self.terms.as_ref()?.command.as_ref().map(|command| &*command.id)
+    }
+
+    /// What was given with the command, and what it inherited.
+    #[getter]
+    fn metadata<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
+        Terms::metadata_of(self.terms.as_deref(), py)
+    }
+
     /// The time of the engine's clock, in UTC.
-    #[expect(clippy::unused_self, reason = "the clock is the engine's")]
     fn now<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDateTime>> {
-        let micros = RealDoor.wall_nanos() / 1_000;
+        let micros = self.entity.house.clock.wall_nanos() / 1_000;
         let utc = PyTzInfo::utc(py)?.to_owned();
         #[expect(clippy::cast_precision_loss, reason = "whole microseconds of this century fit")]
         PyDateTime::from_timestamp(py, micros as f64 / 1e6, Some(&utc))
@@ -219,12 +275,8 @@ impl Context {
     }
 
     fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
-        for tell in self.tells.in_traverse().iter().flat_map(|tells| tells.iter().flatten()) {
-            visit.call(&tell.engine)?;
-            visit.call(&tell.command)?;
-            visit.call(&tell.context)?;
-        }
-        Ok(())
+        let tells = self.tells.in_traverse();
+        tells.iter().flat_map(|tells| tells.iter().flatten()).try_for_each(|tell| tell.traverse(visit))
     }
 
     fn __clear__(&self) {
@@ -235,9 +287,9 @@ impl Context {
 /// Where the running handler stands.
 #[pyfunction]
 pub(crate) fn context(py: Python<'_>) -> PyResult<Py<Context>> {
-    let found = with_frame(|frame| (Arc::clone(frame.entity), frame.revision));
-    if let Some((entity, revision)) = found {
-        return Py::new(py, Context { entity, revision, tells: GilCell::new(None) });
+    let found = with_frame(|frame| (Arc::clone(frame.entity), frame.revision, frame.terms.cloned()));
+    if let Some((entity, revision, terms)) = found {
+        return Py::new(py, Context { entity, revision, terms, tells: GilCell::new(None) });
     }
     match of_task(py)? {
         Some(found) => Ok(found.unbind()),

@@ -3,17 +3,21 @@
 //! Nothing on the way of a command to an idle entity allocates a task, a timer or a queue entry, unless the disk has to
 //! be waited for.
 
-use crate::answer::{Answer, Link, Phase};
 use crate::context::{self, Frame, Tell};
-use crate::engine::{Call, Callback, Engine, Mode, Run};
-use crate::entity::{Entity, Live, Message, Wants};
-use crate::fast::attached;
+use crate::engine::{Engine, Mode};
+use crate::entity::{Entity, Live, Message, Sent, Wants};
 use crate::pending::{self, Then, Verdict, Waiting};
-use crate::turn::{self, Fate, fate};
-use crate::{error, logging, wake};
+use crate::run::{Call, Callback, Run};
+use crate::terms::{Given, Terms};
+use crate::turn::{self, Decided, Fate, fate};
+use crate::{error, logging, replay};
+use ego_answer::answer::{Answer, Phase};
+use ego_answer::fast::attached;
+use ego_answer::wake;
 use ego_core::entities::mailbox::Full;
 use ego_core::entities::slot::Entry;
-use ego_core::journal::Ticket;
+use ego_core::io::Clock;
+use ego_core::journal::{Journal, Ticket};
 use pyo3::prelude::*;
 use pyo3::types::PyTuple;
 use std::sync::Arc;
@@ -28,6 +32,8 @@ pub(crate) struct At<'a, 'py> {
     pub(crate) engine: &'a Bound<'py, Engine>,
     pub(crate) run: &'a Arc<Run>,
     pub(crate) entity: &'a Arc<Entity>,
+    /// The loop of a caller elsewhere than on the engine's loop; Python's `None` for a thread without one.
+    pub(crate) caller: Option<&'a Bound<'py, PyAny>>,
 }
 
 /// Whether and how long somebody waits for an answer.
@@ -42,8 +48,17 @@ pub(crate) enum Patience {
 /// What a sender wants, borrowed.
 #[derive(Clone, Copy)]
 pub(crate) enum Wish<'a, 'py> {
-    Command(&'a Bound<'py, PyAny>),
+    Command(&'a Bound<'py, PyAny>, Option<&'a Arc<Terms>>),
     State,
+}
+
+impl<'a> Wish<'a, '_> {
+    fn terms(self) -> Option<&'a Arc<Terms>> {
+        match self {
+            Wish::Command(_, terms) => terms,
+            Wish::State => None,
+        }
+    }
 }
 
 /// How a turn ended: what is shown once the ticket is settled, and what is told then.
@@ -68,22 +83,36 @@ enum Step<'py> {
     Deferred(Deferred<'py>),
 }
 
-fn deadline(patience: Patience) -> u64 {
+fn deadline(clock: &Clock, patience: Patience) -> u64 {
     match patience {
-        Patience::Nanos(nanos) => wake::now_for(nanos).saturating_add(nanos).max(1),
+        Patience::Nanos(nanos) => clock.now_for(nanos).saturating_add(nanos).max(1),
         Patience::ForEver | Patience::Told => 0,
     }
 }
 
 impl<'a, 'py> At<'a, 'py> {
+    /// The journal of the entity's kind.
+    #[inline]
+    pub(crate) fn journal(self) -> &'a dyn Journal {
+        &*self.run.lane(&self.entity.kind).journal
+    }
+
     /// Sends a command and gives the awaitable of its answer. Called without pyo3's bookkeeping: whatever may let go of
     /// an object happens in [`attached`].
     #[inline]
-    pub(crate) fn send(self, command: &Bound<'py, PyAny>, patience: Patience) -> PyResult<Answer> {
-        let Self { py, engine, run, entity } = self;
+    pub(crate) fn send(
+        self,
+        command: &Bound<'py, PyAny>,
+        patience: Patience,
+        given: Option<&Given<'_, 'py>>,
+    ) -> PyResult<Answer> {
+        let Self { py, engine, run, entity, .. } = self;
         entity.kind.check_command(command, &entity.key)?;
-        let (inner, journal, wish) = (engine.get(), &*run.journal, Wish::Command(command));
-        if inner.mode.get(py) != Mode::Open || journal.settled() == Ticket::MAX {
+        if given.is_some() || context::may_be_inside() {
+            return attached(|_| self.send_on_terms(command, patience, given));
+        }
+        let (inner, journal, wish) = (engine.get(), self.journal(), Wish::Command(command, None));
+        if inner.mode.get(py) != Mode::Open || journal.settled() == Ticket::MAX || self.caller.is_some() {
             return attached(|_| self.ask(wish, patience));
         }
         let (entry, generation) = entity.enter(py);
@@ -94,14 +123,14 @@ impl<'a, 'py> At<'a, 'py> {
             Entry::Taken => return attached(|_| self.enqueue(wish, patience, None)),
         };
         // The common way: nothing of this entity was lost.
-        inner.tally.accepted.add(py, 1);
-        let frame = Frame::new(entity, live.revision);
+        inner.house.accepted.add(py, 1);
+        let frame = Frame::new(entity, live.revision, None);
         let decided = frame.run(|| turn::decide(py, journal, entity, &mut live, command));
         let fate = fate(journal, live.last_ticket);
-        if !matches!(decided, Ok(None)) || !frame.has_told_nothing() || matches!(fate, Fate::Lost(_)) {
+        if !matches!(decided, Ok(Decided::Done)) || !frame.has_told_nothing() || matches!(fate, Fate::Lost(_)) {
             return attached(|_| {
                 let step = self.after(live, generation, decided, frame.tells.take());
-                self.go_on(step, patience, None)
+                self.go_on(step, wish, patience, None)
             });
         }
         let (ticket, value) = (live.last_ticket, turn::shown(py, &live));
@@ -111,14 +140,26 @@ impl<'a, 'py> At<'a, 'py> {
             attached(|_| self.run_waiting(next))?;
         }
         if stored {
-            inner.tally.ok.add(py, 1);
+            inner.house.ok.add(py, 1);
             return Answer::done(py, value?);
         }
-        let answer = Answer::writing(py, &run.home.event_loop, value?, deadline(patience))?;
+        let answer = Answer::writing(py, &run.home.event_loop, value?, deadline(&self.entity.house.clock, patience))?;
         let then = Then::Show { tells: Vec::new(), rejected: false };
         let waiting = Waiting { ticket, entity: Arc::clone(entity), generation, answer: answer.clone_ref(py), then };
-        pending::wait(py, inner, run, waiting)?;
+        pending::wait(engine, run, waiting)?;
         Ok(answer)
+    }
+
+    /// The same for a command that carries something, or that may be sent by a handler.
+    fn send_on_terms(
+        self,
+        command: &Bound<'py, PyAny>,
+        patience: Patience,
+        given: Option<&Given<'_, 'py>>,
+    ) -> PyResult<Answer> {
+        let entity = self.entity;
+        let terms = Terms::of(given.unwrap_or(&Given::default()), command, &entity.kind, &entity.key)?;
+        self.ask(Wish::Command(command, terms.as_ref()), patience)
     }
 
     /// Asks for something in whatever state engine and entity are.
@@ -144,13 +185,19 @@ impl<'a, 'py> At<'a, 'py> {
         patience: Patience,
         context: Option<&Bound<'py, PyAny>>,
     ) -> PyResult<Answer> {
-        self.engine.get().tally.accepted.add(self.py, 1);
+        self.engine.get().house.accepted.add(self.py, 1);
         let step = self.take_turn(live, wish);
-        self.go_on(step, patience, context)
+        self.go_on(step, wish, patience, context)
     }
 
     #[inline(never)]
-    fn go_on(self, step: Step<'py>, patience: Patience, context: Option<&Bound<'py, PyAny>>) -> PyResult<Answer> {
+    fn go_on(
+        self,
+        step: Step<'py>,
+        wish: Wish<'_, 'py>,
+        patience: Patience,
+        context: Option<&Bound<'py, PyAny>>,
+    ) -> PyResult<Answer> {
         let answer = self.answer(Phase::Running, patience)?;
         let given = answer.clone_ref(self.py);
         match step {
@@ -161,14 +208,24 @@ impl<'a, 'py> At<'a, 'py> {
             Step::Deferred(deferred) => {
                 let context = context.map_or_else(|| wake::copy_context(self.py), |held| Ok(held.clone()))?;
                 self.link(&answer)?;
-                self.defer(deferred, answer, context)?;
+                self.defer(deferred, answer, wish.terms(), context)?;
             }
         }
         Ok(given)
     }
 
     fn answer(self, phase: Phase, patience: Patience) -> PyResult<Answer> {
-        let answer = Answer::pending(self.py, &self.run.home.event_loop, phase, deadline(patience))?;
+        let answer = match self.caller {
+            None => Answer::pending(
+                self.py,
+                &self.run.home.event_loop,
+                phase,
+                deadline(&self.entity.house.clock, patience),
+            )?,
+            Some(event_loop) => {
+                Answer::elsewhere(self.py, event_loop, phase, deadline(&self.entity.house.clock, patience))?
+            }
+        };
         if matches!(patience, Patience::Told) {
             answer.set_told(self.py);
         }
@@ -177,10 +234,10 @@ impl<'a, 'py> At<'a, 'py> {
 
     /// One turn, with the content that was taken out or none.
     fn take_turn(self, live: Option<Live>, wish: Wish<'_, 'py>) -> Step<'py> {
-        let Self { py, run, entity, .. } = self;
+        let Self { py, entity, .. } = self;
         let mut generation = entity.generation(py);
         let live = live.filter(|live| {
-            let lost = matches!(fate(&*run.journal, live.last_ticket), Fate::Lost(_));
+            let lost = matches!(fate(self.journal(), live.last_ticket), Fate::Lost(_));
             if lost {
                 entity.forget(py, generation);
                 generation = entity.generation(py);
@@ -189,7 +246,7 @@ impl<'a, 'py> At<'a, 'py> {
         });
         let ready = self.check_poison(wish).and_then(|()| match live {
             Some(live) => Ok(live),
-            None => turn::load(py, &*run.journal, entity),
+            None => replay::load(py, self.journal(), entity),
         });
         let mut live = match ready {
             Ok(live) => live,
@@ -198,30 +255,30 @@ impl<'a, 'py> At<'a, 'py> {
                 return Step::Ended(ended);
             }
         };
-        let frame = Frame::new(entity, live.revision);
+        let (frame, journal) = (Frame::new(entity, live.revision, wish.terms()), self.journal());
         let decided = match wish {
-            Wish::State => Ok(None),
-            Wish::Command(command) => frame.run(|| turn::decide(py, &*run.journal, entity, &mut live, command)),
+            Wish::State => Ok(Decided::Done),
+            Wish::Command(command, None) => frame.run(|| turn::decide(py, journal, entity, &mut live, command)),
+            Wish::Command(command, Some(terms)) => {
+                frame.run(|| turn::decide_on_terms(py, journal, entity, &mut live, command, terms))
+            }
         };
         self.after(live, generation, decided, frame.tells.take())
     }
 
     /// What a decision comes to; what was taken out goes back, unless the handler is deferred.
     #[inline(never)]
-    fn after(
-        self,
-        mut live: Live,
-        generation: u32,
-        decided: PyResult<Option<Bound<'py, PyAny>>>,
-        tells: Vec<Tell>,
-    ) -> Step<'py> {
-        if let Fate::Stored = fate(&*self.run.journal, live.last_ticket) {
+    fn after(self, mut live: Live, generation: u32, decided: PyResult<Decided<'py>>, tells: Vec<Tell>) -> Step<'py> {
+        if let Fate::Stored = fate(self.journal(), live.last_ticket) {
             live.last_ticket = 0;
         }
         let ticket = live.last_ticket;
         let (value, tells) = match decided {
-            Ok(Some(awaitable)) => return Step::Deferred(Deferred { live, awaitable, tells, generation }),
-            Ok(None) => (turn::shown(self.py, &live), tells),
+            Ok(Decided::Deferred(awaitable)) => {
+                return Step::Deferred(Deferred { live, awaitable, tells, generation });
+            }
+            Ok(Decided::Done) => (turn::shown(self.py, &live), tells),
+            Ok(Decided::Repeated(answer)) => (Ok(answer), tells),
             Err(failure) => (Err(failure), Vec::new()),
         };
         self.entity.put(self.py, live, generation);
@@ -230,23 +287,23 @@ impl<'a, 'py> At<'a, 'py> {
 
     /// Refuses a command of a store that takes no more writes; reading goes on.
     fn check_poison(self, wish: Wish<'_, '_>) -> PyResult<()> {
-        if self.run.journal.settled() != Ticket::MAX || matches!(wish, Wish::State) {
+        if self.journal().settled() != Ticket::MAX || matches!(wish, Wish::State) {
             return Ok(());
         }
-        self.run.journal.poisoned().map_or(Ok(()), |failure| Err(error::storage(self.py, &failure)))
+        self.journal().poisoned().map_or(Ok(()), |failure| Err(error::storage(self.py, &failure)))
     }
 
     /// Lays the answer of an ended turn down and shows it once its ticket is settled.
     pub(crate) fn conclude(self, answer: Answer, ended: Ended<'py>, step: bool) -> PyResult<()> {
-        let Self { py, engine, run, entity } = self;
+        let Self { py, engine, run, entity, .. } = self;
         let Ended { ticket, generation, value, tells } = ended;
         let rejected = value.is_err();
         answer.prepare(py, value.map(Bound::into_any));
-        match fate(&*run.journal, ticket) {
+        match fate(self.journal(), ticket) {
             Fate::Open => {
                 let then = Then::Show { tells, rejected };
                 let waiting = Waiting { ticket, entity: Arc::clone(entity), generation, answer, then };
-                pending::wait(py, engine.get(), run, waiting)
+                pending::wait(engine, run, waiting)
             }
             Fate::Stored => {
                 release(engine, run, tells)?;
@@ -263,7 +320,7 @@ impl<'a, 'py> At<'a, 'py> {
     /// Lets a wish wait for a busy entity.
     #[cold]
     fn enqueue(self, wish: Wish<'_, 'py>, patience: Patience, context: Option<&Bound<'py, PyAny>>) -> PyResult<Answer> {
-        let Self { py, engine, run, entity } = self;
+        let Self { py, engine, run, entity, .. } = self;
         let inner = engine.get();
         if !matches!(patience, Patience::Told) {
             self.check_deadlock()?;
@@ -271,7 +328,7 @@ impl<'a, 'py> At<'a, 'py> {
         let answer = self.answer(Phase::Queued, patience)?;
         let context = context.map_or_else(|| wake::copy_context(py), |held| Ok(held.clone()))?.unbind();
         let wants = match wish {
-            Wish::Command(command) => Wants::Command(command.clone().unbind()),
+            Wish::Command(command, terms) => Wants::Command(command.clone().unbind(), terms.cloned()),
             Wish::State => Wants::State,
         };
         let message = Message { wants, answer: answer.clone_ref(py), context };
@@ -283,10 +340,10 @@ impl<'a, 'py> At<'a, 'py> {
             let fact = ("capacity", capacity.into_pyobject(py)?.into_any());
             return Err(error::with(py, "MailboxFullError", &entity.key, &text, &[fact]));
         }
-        inner.tally.accepted.add(py, 1);
-        inner.tally.queued.add(py, 1);
+        inner.house.accepted.add(py, 1);
+        inner.house.queued.add(py, 1);
         self.link(&answer)?;
-        pending::arm(py, inner, run, answer.deadline(py))?;
+        pending::arm(engine, run, answer.deadline(py))?;
         Ok(answer)
     }
 
@@ -296,7 +353,7 @@ impl<'a, 'py> At<'a, 'py> {
         if let Some(sender) = &sender {
             sender.waits(self.py, self.entity);
         }
-        answer.link(self.py, Link { entity: Arc::clone(self.entity), sender });
+        answer.link(self.py, Box::new(Sent { to: Arc::clone(self.entity), by: sender }));
         Ok(())
     }
 
@@ -329,23 +386,25 @@ impl<'a, 'py> At<'a, 'py> {
     /// Runs messages; past its budget it goes on in the loop's next round.
     #[cold]
     fn run_waiting(self, first: Message) -> PyResult<()> {
-        let Self { py, engine, run, entity } = self;
+        let Self { py, engine, run, entity, .. } = self;
         let mut next = Some(first);
         let mut budget = TURN_BUDGET;
         let mut result = Ok(());
         while let Some(Message { wants, answer, context }) = next {
-            engine.get().tally.queued.sub(py, 1);
+            engine.get().house.queued.sub(py, 1);
             answer.advance(py, Phase::Running);
             let live = entity.slot.borrow_mut(py).take();
             let context = context.into_bound(py);
-            let command = match wants {
-                Wants::Command(command) => Some(command.into_bound(py)),
-                Wants::State => None,
+            let (command, terms) = match wants {
+                Wants::Command(command, terms) => (Some(command.into_bound(py)), terms),
+                Wants::State => (None, None),
             };
-            let wish = command.as_ref().map_or(Wish::State, Wish::Command);
+            let wish = command.as_ref().map_or(Wish::State, |command| Wish::Command(command, terms.as_ref()));
             let concluded = match wake::within(&context, || self.take_turn(live, wish)) {
                 Ok(Step::Ended(ended)) => self.conclude(answer, ended, false),
-                Ok(Step::Deferred(deferred)) => return self.defer(deferred, answer, context).and(result),
+                Ok(Step::Deferred(deferred)) => {
+                    return self.defer(deferred, answer, terms.as_ref(), context).and(result);
+                }
                 Err(failure) => answer.fail(py, failure, false),
             };
             result = result.and(concluded);
@@ -364,8 +423,9 @@ impl<'a, 'py> At<'a, 'py> {
         let Self { py, engine, entity, .. } = self;
         engine.get().check_open(py)?;
         entity.kind.check_command(command, &entity.key)?;
+        let terms = Terms::of(&Given::default(), command, &entity.kind, &entity.key)?;
         if !context::is_inside(py)? {
-            return self.ask_in(Wish::Command(command), Patience::Told, None).map(drop);
+            return self.ask_in(Wish::Command(command, None), Patience::Told, None).map(drop);
         }
         context::keep(
             py,
@@ -373,6 +433,7 @@ impl<'a, 'py> At<'a, 'py> {
                 engine: engine.clone().unbind(),
                 entity: Arc::clone(entity),
                 command: command.clone().unbind(),
+                terms,
                 context: wake::copy_context(py)?.unbind(),
             },
         )
@@ -408,7 +469,7 @@ pub(crate) fn pump(engine: &Bound<'_, Engine>, run: &Arc<Run>) -> PyResult<()> {
         let to = format!("{}/{}", tell.entity.key.kind, tell.entity.key.id);
         match deliver(py, tell) {
             Ok(()) => {}
-            Err(failure) if error::ends_the_process(py, &failure) => {
+            Err(failure) if ego_answer::error::ends_the_process(py, &failure) => {
                 result = Err(failure);
                 break;
             }
@@ -422,7 +483,7 @@ fn deliver(py: Python<'_>, tell: Tell) -> PyResult<()> {
     let engine = tell.engine.bind(py);
     let run = engine.get().running(py)?;
     let entity = engine.get().current(py, &tell.entity);
-    let (at, context) = (At { py, engine, run: &run, entity: &entity }, tell.context.bind(py));
-    let wish = Wish::Command(tell.command.bind(py));
+    let (at, context) = (At { py, engine, run: &run, entity: &entity, caller: None }, tell.context.bind(py));
+    let wish = Wish::Command(tell.command.bind(py), tell.terms.as_ref());
     wake::within(context, || at.ask_in(wish, Patience::Told, Some(context)))?.map(drop)
 }

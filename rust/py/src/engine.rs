@@ -1,23 +1,22 @@
 //! The native half of `ego.Engine`: kinds, live entities, and one run between start and stop.
 
-use crate::answer::{Answer, Phase};
-use crate::cell::{GilCell, GilValue};
+use crate::clock::HandClock;
 use crate::context::{self, Tell};
-use crate::dispatch::{self, At};
-use crate::entity::{Entity, Live, Running, Tally};
+use crate::entity::{Entity, House, Running};
 use crate::entity_ref::EntityRef;
-use crate::kind::{Kind, KindSpec};
+use crate::kind::{self, Kind, KindSpec};
 use crate::pending::{self, Then, Waiting};
+use crate::run::{Callbacks, Lane, Run};
 use crate::store::{self, Store};
-use crate::wake::{Bell, Home};
-use crate::{error, task, turn};
-use ego_core::StoreError;
-use ego_core::entities::slot::Entry;
-use ego_core::journal::{Journal, MAX_NAME_BYTES};
+use crate::{error, task};
+use ego_answer::answer::{Answer, Phase};
+use ego_answer::cell::{GilCell, GilValue};
+use ego_answer::wake::{Bell, Home};
+use ego_core::journal::MAX_NAME_BYTES;
 use hashbrown::{HashMap, HashTable};
 use pyo3::exceptions::{PyIndexError, PyRuntimeError};
 use pyo3::prelude::*;
-use pyo3::types::{PyDict, PyString, PyTuple};
+use pyo3::types::{PyDict, PyString};
 use pyo3::{PyTraverseError, PyVisit, intern};
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -34,110 +33,16 @@ pub(crate) enum Mode {
     Closing,
 }
 
-/// An engine between start and stop.
-pub(crate) struct Run {
-    pub(crate) journal: Arc<dyn Journal>,
-    pub(crate) home: Home,
-    pub(crate) callbacks: Callbacks,
-    bell: Arc<Bell>,
-    /// Whether settled commands are being shown right now.
-    pub(crate) draining: GilValue<bool>,
-    pub(crate) flush_is_due: GilValue<bool>,
-    pub(crate) pump_is_due: GilValue<bool>,
-    /// Appends that the committer was not told of.
-    pub(crate) unkicked: GilValue<u64>,
-    /// Commands that the last drain showed.
-    pub(crate) last_batch: GilValue<u64>,
-    /// The deadline that the timer is set to; 0 for none.
-    pub(crate) nearest: GilValue<u64>,
-}
-
-impl Run {
-    /// Refuses a call from another loop or thread; in a forked child, where no loop runs, for what it is.
-    #[inline]
-    pub(crate) fn check_here(&self, py: Python<'_>) -> PyResult<()> {
-        self.home.check(py).map_err(|refused| match self.journal.poisoned() {
-            Some(forked @ StoreError::Forked { .. }) => error::storage(py, &forked),
-            _ => refused,
-        })
-    }
-}
-
-#[derive(Debug)]
-pub(crate) struct Callbacks {
-    pub(crate) drain: Py<Callback>,
-    pub(crate) flush: Py<Callback>,
-    pub(crate) expire: Py<Callback>,
-    pub(crate) pump: Py<Callback>,
-}
-
-/// What a loop calls an engine for.
-#[derive(Debug)]
-pub(crate) enum Call {
-    Drain,
-    Flush,
-    Expire,
-    Pump,
-    PassOn(Arc<Entity>),
-    Land(Arc<Entity>),
-}
-
-/// A function that an event loop is given.
-#[pyclass(frozen, module = "ego._native")]
-pub(crate) struct Callback {
-    engine: Py<Engine>,
-    call: Call,
-}
-
-impl Callback {
-    pub(crate) fn new(engine: &Bound<'_, Engine>, call: Call) -> PyResult<Py<Self>> {
-        Py::new(engine.py(), Self { engine: engine.clone().unbind(), call })
-    }
-}
-
-#[pymethods]
-impl Callback {
-    #[pyo3(signature = (*arguments))]
-    fn __call__(&self, arguments: &Bound<'_, PyTuple>) -> PyResult<()> {
-        let py = arguments.py();
-        let engine = self.engine.bind(py);
-        let inner = engine.get();
-        let run = inner.run.borrow(py).clone();
-        let Some(run) = run else { return Ok(()) };
-        let called = match &self.call {
-            Call::Drain => {
-                run.bell.listen();
-                pending::drain(engine, &run, true)
-            }
-            Call::Flush => {
-                run.flush_is_due.set(py, false);
-                pending::kick(py, &run);
-                Ok(())
-            }
-            Call::Expire => pending::expire(engine, &run),
-            Call::Pump => dispatch::pump(engine, &run),
-            Call::PassOn(entity) => At { py, engine, run: &run, entity }.pass_on(),
-            Call::Land(entity) => At { py, engine, run: &run, entity }.land(&arguments.get_item(0)?),
-        };
-        inner.check_drained(py).and(called)
-    }
-
-    fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
-        visit.call(&self.engine)
-    }
-}
-
 /// The native half of an engine.
 #[pyclass(frozen, weakref, module = "ego._native")]
 pub(crate) struct Engine {
     name: String,
     pub(crate) mailbox_capacity: usize,
     pub(crate) mode: GilValue<Mode>,
-    pub(crate) tally: Arc<Tally>,
+    pub(crate) house: Arc<House>,
     kinds: GilCell<Vec<Arc<Kind>>>,
     entities: GilCell<HashTable<Arc<Entity>>>,
     pub(crate) run: GilCell<Option<Arc<Run>>>,
-    pub(crate) waiting: GilCell<VecDeque<Waiting>>,
     /// The entities whose `async def` handler has the turn, by address.
     pub(crate) active: GilCell<HashMap<usize, Arc<Entity>>>,
     pub(crate) outgoing: GilCell<VecDeque<Tell>>,
@@ -170,7 +75,15 @@ impl Engine {
         if !entity.dropped.get(py) {
             return Arc::clone(entity);
         }
-        self.entity(py, &entity.kind, &entity.key.id)
+        // The kind may read more payloads since the last start.
+        let kind = self.kinds.borrow(py).get(entity.kind.number).cloned();
+        self.entity(py, kind.as_ref().unwrap_or(&entity.kind), &entity.key.id)
+    }
+
+    fn find(&self, py: Python<'_>, kind: &Arc<Kind>, id: &str) -> Option<Arc<Entity>> {
+        let hash = ego_core::entities::shard::entity_hash(id);
+        let same = |held: &Arc<Entity>| Arc::ptr_eq(&held.kind, kind) && &*held.key.id == id;
+        self.entities.borrow(py).find(hash, same).map(Arc::clone)
     }
 
     pub(crate) fn entity(&self, py: Python<'_>, kind: &Arc<Kind>, id: &str) -> Arc<Entity> {
@@ -180,7 +93,7 @@ impl Engine {
         if let Some(found) = entities.find(hash, same) {
             return Arc::clone(found);
         }
-        let made = Arc::new(Entity::new(Arc::clone(kind), id, Arc::clone(&self.tally)));
+        let made = Arc::new(Entity::new(Arc::clone(kind), id, Arc::clone(&self.house)));
         entities.insert_unique(hash, Arc::clone(&made), |held| held.key.hash());
         made
     }
@@ -205,10 +118,11 @@ impl Engine {
     }
 
     fn is_drained(&self, py: Python<'_>) -> bool {
-        self.waiting.borrow(py).is_empty()
+        let run = self.run.borrow(py);
+        run.as_ref().is_none_or(|run| run.count_waiting(py) == 0 && run.visitors.get(py) == 0)
             && self.active.borrow(py).is_empty()
             && self.outgoing.borrow(py).is_empty()
-            && self.tally.queued.get(py) == 0
+            && self.house.queued.get(py) == 0
     }
 
     pub(crate) fn check_drained(&self, py: Python<'_>) -> PyResult<()> {
@@ -224,9 +138,9 @@ impl Engine {
     }
 
     /// Answers everybody who still waits, and forgets every entity.
-    fn abandon(&self, py: Python<'_>) -> PyResult<()> {
+    fn abandon(&self, py: Python<'_>, run: &Run) -> PyResult<()> {
         let mut result = Ok(());
-        let waiting = std::mem::take(&mut *self.waiting.borrow_mut(py));
+        let waiting = run.lanes().flat_map(|lane| std::mem::take(&mut *lane.waiting.borrow_mut(py)));
         for Waiting { entity, answer, then, .. } in waiting {
             if matches!(then, Then::Show { .. }) {
                 result = result.and(pending::give_up(py, &entity, &answer, false));
@@ -264,17 +178,16 @@ impl Engine {
 #[pymethods]
 impl Engine {
     #[new]
-    #[pyo3(signature = (name, *, mailbox_capacity))]
-    fn new(name: String, mailbox_capacity: usize) -> Self {
+    #[pyo3(signature = (name, *, mailbox_capacity, clock))]
+    fn new(name: String, mailbox_capacity: usize, clock: Option<&HandClock>) -> Self {
         Self {
             name,
             mailbox_capacity,
             mode: GilValue::default(),
-            tally: Arc::default(),
+            house: Arc::new(House::new(clock.map(|clock| clock.0.clone()).unwrap_or_default())),
             kinds: GilCell::default(),
             entities: GilCell::default(),
             run: GilCell::default(),
-            waiting: GilCell::default(),
             active: GilCell::default(),
             outgoing: GilCell::default(),
             timer: GilCell::default(),
@@ -282,52 +195,50 @@ impl Engine {
         }
     }
 
-    /// Takes a kind in and gives its number.
-    fn register(&self, py: Python<'_>, spec: &Bound<'_, KindSpec>) -> usize {
+    /// Takes a kind in and gives its number; with a number, in the place of the kind that has it, before a start.
+    #[pyo3(signature = (spec, number))]
+    fn register(&self, py: Python<'_>, spec: &Bound<'_, KindSpec>, number: Option<usize>) -> usize {
         let mut kinds = self.kinds.borrow_mut(py);
-        kinds.push(Arc::new(spec.get().0.clone_ref(py)));
-        kinds.len() - 1
+        let number = number.unwrap_or(kinds.len());
+        let kind = Arc::new(spec.get().0.numbered(py, number));
+        let before = match kinds.get_mut(number) {
+            Some(held) => Some(std::mem::replace(held, kind)),
+            None => {
+                kinds.push(kind);
+                None
+            }
+        };
+        drop(kinds);
+        drop(before);
+        number
     }
 
     /// Takes commands from now on, on the running loop.
-    fn start(slf: &Bound<'_, Self>, store: &Bound<'_, Store>, event_loop: Py<PyAny>) -> PyResult<()> {
+    #[pyo3(signature = (store, states, event_loop))]
+    fn start(
+        slf: &Bound<'_, Self>,
+        store: &Bound<'_, Store>,
+        states: Option<&Bound<'_, Store>>,
+        event_loop: Py<PyAny>,
+    ) -> PyResult<()> {
         let py = slf.py();
         let inner = slf.get();
-        let bell = Bell::new()?;
-        let callbacks = Callbacks {
-            drain: Callback::new(slf, Call::Drain)?,
-            flush: Callback::new(slf, Call::Flush)?,
-            expire: Callback::new(slf, Call::Expire)?,
-            pump: Callback::new(slf, Call::Pump)?,
-        };
-        let home = Home::new(event_loop);
-        home.check(py)?;
-        let journal = Arc::clone(&store.get().journal);
-        {
-            let run = inner.run.try_borrow_mut(py);
-            let Some(mut run) = run.filter(|run| run.is_none()) else {
-                return Err(PyRuntimeError::new_err(format!("engine {:?} is started already", inner.name)));
-            };
-            home.add_reader(py, &bell, callbacks.drain.bind(py))?;
-            let weak = Arc::downgrade(&bell);
-            journal.on_settled(Arc::new(move || {
-                if let Some(bell) = weak.upgrade() {
+        if inner.run.borrow(py).is_some() {
+            return Err(PyRuntimeError::new_err(format!("engine {:?} is started already", inner.name)));
+        }
+        let lane = |store: &Bound<'_, Store>| Lane::new(Arc::clone(&store.get().journal));
+        let (bell, callbacks) = (Bell::new()?, Callbacks::new(slf)?);
+        let run = Run::new(lane(store), states.map(lane), Home::new(event_loop), callbacks, bell);
+        run.home.add_reader(py, &run.bell, run.callbacks.drain.bind(py))?;
+        for lane in run.lanes() {
+            let bell = Arc::downgrade(&run.bell);
+            lane.journal.on_settled(Arc::new(move || {
+                if let Some(bell) = bell.upgrade() {
                     bell.ring();
                 }
             }));
-            *run = Some(Arc::new(Run {
-                journal,
-                home,
-                callbacks,
-                bell,
-                draining: GilValue::default(),
-                flush_is_due: GilValue::default(),
-                pump_is_due: GilValue::default(),
-                unkicked: GilValue::default(),
-                last_batch: GilValue::default(),
-                nearest: GilValue::default(),
-            }));
         }
+        *inner.run.borrow_mut(py) = Some(Arc::new(run));
         inner.mode.set(py, Mode::Open);
         Ok(())
     }
@@ -342,7 +253,6 @@ impl Engine {
     /// An awaitable that is done once no command is queued, running or waiting for the disk.
     fn drained(&self, py: Python<'_>) -> PyResult<Py<PyAny>> {
         let run = self.running(py)?;
-        run.check_here(py)?;
         pending::kick(py, &run);
         let answer = Answer::pending(py, &run.home.event_loop, Phase::Writing, 0)?;
         self.waiters.borrow_mut(py).push(answer.clone_ref(py));
@@ -353,18 +263,20 @@ impl Engine {
     /// Lets go of the loop and of every entity; tells how many commands had no end.
     fn finish<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
         let counts = PyDict::new(py);
-        let queued = self.tally.queued.get(py) + self.outgoing.borrow(py).len() as u64;
+        let queued = self.house.queued.get(py) + self.outgoing.borrow(py).len() as u64;
         let shown = |waiting: &&Waiting| matches!(waiting.then, Then::Show { .. });
         counts.set_item("queued", queued)?;
         counts.set_item("running", self.active.borrow(py).len())?;
-        counts.set_item("waiting", self.waiting.borrow(py).iter().filter(shown).count())?;
+        let count = |lane: &Lane| lane.waiting.borrow(py).iter().filter(shown).count();
+        let waiting = self.run.borrow(py).as_ref().map_or(0, |run| run.lanes().map(count).sum());
+        counts.set_item("waiting", waiting)?;
         let taken = match self.run.try_borrow_mut(py) {
             Some(mut run) => run.take(),
             None => return Err(PyRuntimeError::new_err("an engine cannot be stopped from inside a handler")),
         };
         let Some(run) = taken else { return Ok(counts) };
         self.mode.set(py, Mode::Stopped);
-        let abandoned = self.abandon(py);
+        let abandoned = self.abandon(py, &run);
         let timer = self.timer.borrow_mut(py).take();
         if let Some(timer) = timer {
             timer.call_method0(py, "cancel")?;
@@ -386,54 +298,73 @@ impl Engine {
         Ok(EntityRef::new(slf.clone().unbind(), entity))
     }
 
-    /// The same, brought into memory now.
-    fn load(slf: &Bound<'_, Self>, kind: usize, entity_id: &Bound<'_, PyAny>) -> PyResult<EntityRef> {
-        let py = slf.py();
-        let inner = slf.get();
-        let run = inner.running(py)?;
-        run.check_here(py)?;
-        inner.check_open(py)?;
-        let reference = Self::reference(slf, kind, entity_id)?;
-        let entity = Arc::clone(&*reference.entity(py));
-        let entry = entity.slot.borrow_mut(py).enter();
-        let loaded = match entry {
-            Entry::Taken => return Ok(reference),
-            Entry::Live(live) => Ok(live),
-            Entry::Cold => turn::load(py, &*run.journal, &entity),
-        };
-        let loaded = loaded.map(|live: Live| entity.put(py, live, entity.generation(py)));
-        At { py, engine: slf, run: &run, entity: &entity }.pass_on()?;
-        loaded.map(|()| reference)
+    /// Has the entity made of that object, and keeps it in mind until the stop. False where it is declared or in memory
+    /// already.
+    fn declare(
+        &self,
+        kind: usize,
+        entity_id: &str,
+        behavior: &Bound<'_, PyAny>,
+        passivate_after: Option<f64>,
+    ) -> PyResult<bool> {
+        let py = behavior.py();
+        let entity = self.entity(py, &self.kind(py, kind)?, entity_id);
+        Ok(entity.declare(py, behavior, passivate_after.map(kind::nanos)))
     }
 
-    /// Whether the entity was brought into memory since the start.
+    /// Takes that back, if it is still that object.
+    fn undeclare(&self, kind: usize, entity_id: &str, behavior: &Bound<'_, PyAny>) -> PyResult<()> {
+        let py = behavior.py();
+        if let Some(entity) = self.find(py, &self.kind(py, kind)?, entity_id) {
+            entity.undeclare(behavior);
+        }
+        Ok(())
+    }
+
+    /// Whether the entity is in memory.
+    fn is_resident(&self, py: Python<'_>, kind: usize, entity_id: &str) -> PyResult<bool> {
+        let kind = self.kind(py, kind)?;
+        Ok(self.find(py, &kind, entity_id).is_some_and(|entity| entity.is_resident(py)))
+    }
+
+    /// Looks at the clock that was moved by hand.
+    fn look(slf: &Bound<'_, Self>) -> PyResult<()> {
+        let py = slf.py();
+        let run = slf.get().run.borrow(py).clone();
+        let Some(run) = run else { return Ok(()) };
+        pending::expire(slf, &run, 0)
+    }
+
+    /// Whether the entity is declared or in memory.
     fn is_live(&self, py: Python<'_>, kind: usize, entity_id: &str) -> PyResult<bool> {
         let kind = self.kind(py, kind)?;
-        let hash = ego_core::entities::shard::entity_hash(entity_id);
-        let same = |held: &Arc<Entity>| Arc::ptr_eq(&held.kind, &kind) && &*held.key.id == entity_id;
-        Ok(self.entities.borrow(py).find(hash, same).is_some_and(|found| found.declared.get(py)))
+        let live = |entity: Arc<Entity>| entity.is_resident(py) || !entity.declared(py).is_none();
+        Ok(self.find(py, &kind, entity_id).is_some_and(live))
     }
 
     /// The kinds under which the store has events of this id.
     fn stored_kinds(&self, py: Python<'_>, entity_id: &str) -> PyResult<Vec<String>> {
         let run = self.running(py)?;
-        Ok(run.journal.kinds_of(entity_id).iter().map(ToString::to_string).collect())
+        let mut kinds: Vec<_> = run.lanes().flat_map(|lane| lane.journal.kinds_of(entity_id)).collect();
+        kinds.sort();
+        kinds.dedup();
+        Ok(kinds.iter().map(ToString::to_string).collect())
     }
 
     /// Counters of commands and, while it is started, of its store.
     fn stats<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
         let counters = PyDict::new(py);
-        counters.set_item("accepted", self.tally.accepted.get(py))?;
-        counters.set_item("ok", self.tally.ok.get(py))?;
-        counters.set_item("rejected", self.tally.rejected.get(py))?;
-        counters.set_item("failed", self.tally.failed.get(py))?;
-        counters.set_item("queued", self.tally.queued.get(py))?;
+        counters.set_item("accepted", self.house.accepted.get(py))?;
+        counters.set_item("ok", self.house.ok.get(py))?;
+        counters.set_item("rejected", self.house.rejected.get(py))?;
+        counters.set_item("failed", self.house.failed.get(py))?;
+        counters.set_item("queued", self.house.queued.get(py))?;
         counters.set_item("running", self.active.borrow(py).len())?;
-        counters.set_item("waiting", self.waiting.borrow(py).len())?;
-        counters.set_item("live", self.entities.borrow(py).iter().filter(|held| held.declared.get(py)).count())?;
+        counters.set_item("resident", self.entities.borrow(py).iter().filter(|held| held.is_resident(py)).count())?;
         let run = self.run.borrow(py).clone();
         if let Some(run) = run {
-            store::fill_stats(&*run.journal, &counters)?;
+            counters.set_item("waiting", run.count_waiting(py))?;
+            store::fill_stats(&*run.events.journal, &counters)?;
         }
         Ok(counters)
     }
@@ -456,12 +387,6 @@ impl Engine {
         for entity in self.entities.in_traverse().iter().flat_map(|entities| entities.iter()) {
             entity.traverse(visit)?;
         }
-        for waiting in self.waiting.in_traverse().iter().flat_map(|waiting| waiting.iter()) {
-            visit.call(waiting.answer.held())?;
-            if let Then::Show { tells, .. } = &waiting.then {
-                visit_tells(tells, visit)?;
-            }
-        }
         if let Some(outgoing) = self.outgoing.in_traverse() {
             visit_tells(&*outgoing, visit)?;
         }
@@ -473,13 +398,7 @@ impl Engine {
         }
         match self.run.in_traverse().as_deref() {
             // A second owner is on the stack right now, and keeps what it holds alive.
-            Some(Some(run)) if Arc::strong_count(run) == 1 => {
-                visit.call(&run.home.event_loop)?;
-                visit.call(&run.callbacks.drain)?;
-                visit.call(&run.callbacks.flush)?;
-                visit.call(&run.callbacks.expire)?;
-                visit.call(&run.callbacks.pump)
-            }
+            Some(Some(run)) if Arc::strong_count(run) == 1 => run.traverse(visit),
             _ => Ok(()),
         }
     }
@@ -487,7 +406,6 @@ impl Engine {
     fn __clear__(&self) {
         Python::attach(|py| {
             drop(self.run.try_borrow_mut(py).and_then(|mut run| run.take()));
-            drop(std::mem::take(&mut *self.waiting.borrow_mut(py)));
             drop(std::mem::take(&mut *self.outgoing.borrow_mut(py)));
             drop(std::mem::take(&mut *self.waiters.borrow_mut(py)));
             let timer = self.timer.borrow_mut(py).take();
@@ -508,12 +426,7 @@ impl Engine {
 }
 
 fn visit_tells<'a>(tells: impl IntoIterator<Item = &'a Tell>, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
-    for tell in tells {
-        visit.call(&tell.engine)?;
-        visit.call(&tell.command)?;
-        visit.call(&tell.context)?;
-    }
-    Ok(())
+    tells.into_iter().try_for_each(|tell| tell.traverse(visit))
 }
 
 /// # Errors

@@ -1,11 +1,14 @@
 //! One live entity as the seam sees it: its slot, and who waits for whom.
 
-use crate::answer::Answer;
-use crate::cell::{GilCell, GilValue};
 use crate::context::Context;
-use crate::future::Future;
 use crate::kind::Kind;
+use crate::repeated::Memory;
+use crate::terms::Terms;
+use ego_answer::answer::{Answer, Link};
+use ego_answer::cell::{GilCell, GilValue};
+use ego_answer::future::Future;
 use ego_core::entities::slot::{Entry, Slot};
+use ego_core::io::Clock;
 use ego_core::journal::{EntityKey, Ticket};
 use pyo3::prelude::*;
 use pyo3::{PyTraverseError, PyVisit};
@@ -19,12 +22,22 @@ pub(crate) struct Live {
     pub(crate) revision: u64,
     /// The last accepted unit; 0 where it is known to be durable.
     pub(crate) last_ticket: Ticket,
+    /// The commands that it remembers; none where nobody has asked since it came into memory.
+    pub(crate) commands: Option<Box<Memory>>,
+}
+
+impl Live {
+    fn traverse(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
+        visit.call(&self.behavior)?;
+        visit.call(&self.state)?;
+        self.commands.iter().flat_map(|commands| commands.replies()).try_for_each(|reply| visit.call(reply))
+    }
 }
 
 /// What a sender wants.
 #[derive(Debug)]
 pub(crate) enum Wants {
-    Command(Py<PyAny>),
+    Command(Py<PyAny>, Option<Arc<Terms>>),
     State,
 }
 
@@ -37,6 +50,15 @@ pub(crate) struct Message {
     pub(crate) context: Py<PyAny>,
 }
 
+/// What `Engine.entity` says of an entity.
+#[derive(Debug)]
+struct Declared {
+    /// The object that it is made of.
+    behavior: Py<PyAny>,
+    /// Nanoseconds without a command after which it leaves memory; none for what its kind says.
+    passivate_after: Option<u64>,
+}
+
 /// An `async def` handler that has the turn.
 #[derive(Debug)]
 pub(crate) struct Running {
@@ -47,12 +69,33 @@ pub(crate) struct Running {
     /// The sender's context, with the handler's own in it.
     pub(crate) context: Py<PyAny>,
     pub(crate) scope: Py<Context>,
+    pub(crate) terms: Option<Arc<Terms>>,
     pub(crate) generation: u32,
 }
 
-/// Counters of one engine.
+/// A command on its way: which entity it is for, and in whose `async def` handler it was sent.
+#[derive(Debug)]
+pub(crate) struct Sent {
+    pub(crate) to: Arc<Entity>,
+    pub(crate) by: Option<Arc<Entity>>,
+}
+
+impl Link for Sent {
+    fn withdraw(&self, py: Python<'_>, answer: &Py<Future>) {
+        self.to.withdraw(py, answer);
+    }
+
+    fn unlink(&self, py: Python<'_>) {
+        if let Some(sender) = &self.by {
+            sender.waits_no_more(py, &self.to);
+        }
+    }
+}
+
+/// What all entities of one engine share: its clock and its counters.
 #[derive(Debug, Default)]
-pub(crate) struct Tally {
+pub(crate) struct House {
+    pub(crate) clock: Clock,
     pub(crate) accepted: GilValue<u64>,
     pub(crate) ok: GilValue<u64>,
     pub(crate) rejected: GilValue<u64>,
@@ -60,33 +103,73 @@ pub(crate) struct Tally {
     pub(crate) queued: GilValue<u64>,
 }
 
+impl House {
+    pub(crate) fn new(clock: Clock) -> Self {
+        Self { clock, ..Self::default() }
+    }
+}
+
 #[derive(Debug)]
 pub(crate) struct Entity {
     pub(crate) key: EntityKey,
     pub(crate) kind: Arc<Kind>,
-    pub(crate) tally: Arc<Tally>,
+    pub(crate) house: Arc<House>,
     pub(crate) slot: GilCell<Slot<Live, Message>>,
     pub(crate) running: GilCell<Option<Box<Running>>>,
     /// The entities that this one's `async def` handler has sent to and has no answer from.
     waits_for: GilCell<Vec<Arc<Entity>>>,
-    /// Whether it was in memory at least once in this run of the engine.
-    pub(crate) declared: GilValue<bool>,
+    /// What `Engine.entity` said of it.
+    declared: GilCell<Option<Box<Declared>>>,
     /// Whether the engine has dropped it.
     pub(crate) dropped: GilValue<bool>,
 }
 
 impl Entity {
-    pub(crate) fn new(kind: Arc<Kind>, id: &str, tally: Arc<Tally>) -> Self {
+    pub(crate) fn new(kind: Arc<Kind>, id: &str, house: Arc<House>) -> Self {
         Self {
             key: EntityKey::new(Arc::clone(&kind.name), Arc::from(id)),
             kind,
-            tally,
+            house,
             slot: GilCell::default(),
             running: GilCell::default(),
             waits_for: GilCell::default(),
-            declared: GilValue::default(),
+            declared: GilCell::default(),
             dropped: GilValue::default(),
         }
+    }
+
+    /// The object that declared it, or Python's `None`.
+    pub(crate) fn declared<'py>(&self, py: Python<'py>) -> Bound<'py, PyAny> {
+        match &*self.declared.borrow(py) {
+            Some(declared) => declared.behavior.bind(py).clone(),
+            None => py.None().into_bound(py),
+        }
+    }
+
+    /// Declares it, unless it is declared already or somebody has its turn.
+    pub(crate) fn declare(&self, py: Python<'_>, behavior: &Bound<'_, PyAny>, passivate_after: Option<u64>) -> bool {
+        let mut declared = self.declared.borrow_mut(py);
+        let new = declared.is_none() && !self.slot.borrow(py).is_taken() && !self.is_resident(py);
+        if new {
+            *declared = Some(Box::new(Declared { behavior: behavior.clone().unbind(), passivate_after }));
+        }
+        new
+    }
+
+    /// Takes the declaration by that object back.
+    pub(crate) fn undeclare(&self, behavior: &Bound<'_, PyAny>) {
+        let py = behavior.py();
+        let declared = {
+            let mut declared = self.declared.borrow_mut(py);
+            if declared.as_ref().is_some_and(|held| held.behavior.is(behavior)) { declared.take() } else { None }
+        };
+        drop(declared);
+    }
+
+    /// Whether it is in memory.
+    pub(crate) fn is_resident(&self, py: Python<'_>) -> bool {
+        let slot = self.slot.borrow(py);
+        slot.content().is_some() || slot.is_taken()
     }
 
     /// Forgets what is in memory, unless that has happened since `generation`.
@@ -130,7 +213,7 @@ impl Entity {
     pub(crate) fn withdraw(&self, py: Python<'_>, answer: &Py<Future>) -> bool {
         let withdrawn = self.slot.borrow_mut(py).withdraw(|message| message.answer.held().is(answer));
         if withdrawn.is_some() {
-            self.tally.queued.sub(py, 1);
+            self.house.queued.sub(py, 1);
         }
         withdrawn.is_some()
     }
@@ -170,16 +253,20 @@ impl Entity {
     pub(crate) fn traverse(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
         if let Some(slot) = self.slot.in_traverse() {
             if let Some(live) = slot.content() {
-                visit.call(&live.behavior)?;
-                visit.call(&live.state)?;
+                live.traverse(visit)?;
             }
             for message in slot.mailbox().iter() {
                 visit.call(message.answer.held())?;
                 visit.call(&message.context)?;
-                if let Wants::Command(command) = &message.wants {
+                if let Wants::Command(command, _) = &message.wants {
                     visit.call(command)?;
                 }
             }
+        }
+        if let Some(declared) = self.declared.in_traverse()
+            && let Some(declared) = &*declared
+        {
+            visit.call(&declared.behavior)?;
         }
         if let Some(running) = self.running.in_traverse()
             && let Some(running) = &*running

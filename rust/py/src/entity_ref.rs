@@ -1,10 +1,14 @@
 //! The way in: `EntityRef`, one entity as its callers hold it.
 
-use crate::answer::Answer;
-use crate::cell::GilCell;
 use crate::dispatch::{At, Patience, Wish};
 use crate::engine::Engine;
 use crate::entity::Entity;
+use crate::error;
+use crate::run::Run;
+use ego_answer::answer::Answer;
+use ego_answer::cell::GilCell;
+use ego_answer::fast::attached;
+use ego_core::StoreError;
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use pyo3::types::PyBool;
@@ -13,10 +17,19 @@ use std::cell::Ref;
 use std::sync::Arc;
 
 /// How long a sender waits.
-struct Timeout(Patience);
+pub(crate) struct Timeout(pub(crate) Patience);
 
 /// Five seconds.
-const DEFAULT_TIMEOUT: Timeout = Timeout(Patience::Nanos(5_000_000_000));
+pub(crate) const DEFAULT_TIMEOUT: Timeout = Timeout(Patience::Nanos(5_000_000_000));
+
+impl Timeout {
+    /// That many seconds, more than 0. What is longer than 500 years is none.
+    pub(crate) fn of(seconds: f64) -> Self {
+        let wait = std::time::Duration::try_from_secs_f64(seconds).ok();
+        let nanos = wait.and_then(|wait| u64::try_from(wait.as_nanos()).ok());
+        Self(nanos.map_or(Patience::ForEver, |nanos| Patience::Nanos(nanos.max(1))))
+    }
+}
 
 impl<'py> FromPyObject<'_, 'py> for Timeout {
     type Error = PyErr;
@@ -27,10 +40,7 @@ impl<'py> FromPyObject<'_, 'py> for Timeout {
         }
         let seconds = if given.is_instance_of::<PyBool>() { f64::NAN } else { given.extract().unwrap_or(f64::NAN) };
         if seconds > 0.0 {
-            // What is longer than 500 years is none.
-            let wait = std::time::Duration::try_from_secs_f64(seconds).ok();
-            let nanos = wait.and_then(|wait| u64::try_from(wait.as_nanos()).ok());
-            return Ok(Self(nanos.map_or(Patience::ForEver, |nanos| Patience::Nanos(nanos.max(1)))));
+            return Ok(Self::of(seconds));
         }
         Err(PyValueError::new_err(format!(
             "timeout is a number of seconds above 0, or None for no deadline, not {}",
@@ -61,15 +71,59 @@ impl EntityRef {
         self.entity.borrow(py)
     }
 
-    /// Gives the present run and the entity to `body`, if this is the engine's loop and thread. Both stay what they are
-    /// while a `def` handler runs.
+    /// Gives the present run and the entity to `body`. Both stay what they are while a `def` handler runs.
     #[inline]
-    fn with_place<'py, R>(&self, py: Python<'py>, body: impl FnOnce(At<'_, 'py>) -> PyResult<R>) -> PyResult<R> {
+    pub(crate) fn with_place<'py, R>(
+        &self,
+        py: Python<'py>,
+        needs_loop: bool,
+        body: impl FnOnce(At<'_, 'py>) -> PyResult<R>,
+    ) -> PyResult<R> {
         let engine = self.engine.bind(py);
         let run = engine.get().run.borrow(py);
-        let Some(run) = &*run else { return Err(engine.get().not_started(py)) };
-        run.check_here(py)?;
-        body(At { py, engine, run, entity: &self.entity(py) })
+        let Some(held) = &*run else { return Err(engine.get().not_started(py)) };
+        let Some(event_loop) = held.home.elsewhere(py)? else {
+            return body(At { py, engine, run: held, entity: &self.entity(py), caller: None });
+        };
+        let held = Arc::clone(held);
+        drop(run);
+        if needs_loop && event_loop.is_none() {
+            return Err(no_loop(py, &held));
+        }
+        self.visit(&event_loop, &held, body)
+    }
+
+    /// The same for a caller on another loop or thread: the engine may stop meanwhile.
+    #[cold]
+    fn visit<'py, R>(
+        &self,
+        event_loop: &Bound<'py, PyAny>,
+        run: &Arc<Run>,
+        body: impl FnOnce(At<'_, 'py>) -> PyResult<R>,
+    ) -> PyResult<R> {
+        let py = event_loop.py();
+        let engine = self.engine.bind(py);
+        if run.home.is_closed(py)? {
+            return Err(error::not_started(py, "the event loop that the engine was started on is closed"));
+        }
+        let entity = Arc::clone(&*self.entity(py));
+        run.visitors.add(py, 1);
+        let visited = attached(|_| body(At { py, engine, run, entity: &entity, caller: Some(event_loop) }));
+        run.visitors.sub(py, 1);
+        engine.get().check_drained(py)?;
+        visited
+    }
+}
+
+/// Why a call from a thread without an event loop is refused.
+#[cold]
+fn no_loop(py: Python<'_>, run: &Run) -> PyErr {
+    match run.events.journal.poisoned() {
+        Some(forked @ StoreError::Forked { .. }) => error::storage(py, &forked),
+        _ => error::not_started(
+            py,
+            "no event loop runs in this thread: call it from a coroutine, or use ego.sync.Engine in threads",
+        ),
     }
 }
 
@@ -78,13 +132,13 @@ impl EntityRef {
     /// Sends a command without an answer. What goes wrong with it is logged.
     #[pyo3(signature = (command, /))]
     fn tell(&self, command: &Bound<'_, PyAny>) -> PyResult<()> {
-        self.with_place(command.py(), |at| at.tell(command))
+        self.with_place(command.py(), false, |at| at.tell(command))
     }
 
     /// Asks for `(state, revision)` without a command.
     #[pyo3(signature = (*, timeout = DEFAULT_TIMEOUT), text_signature = "($self, *, timeout=5.0)")]
     fn state(&self, py: Python<'_>, timeout: Timeout) -> PyResult<Py<PyAny>> {
-        self.with_place(py, |at| at.ask(Wish::State, timeout.0)).map(Answer::into_any)
+        self.with_place(py, true, |at| at.ask(Wish::State, timeout.0)).map(Answer::into_any)
     }
 
     /// The entity's id.
@@ -120,82 +174,3 @@ impl EntityRef {
         visit.call(&self.engine)
     }
 }
-
-/// `send`, put into the type by hand: pyo3's own way in costs a command in memory 5 %.
-mod by_hand {
-    #![expect(unsafe_code, reason = "a method of the C API")]
-
-    use super::{DEFAULT_TIMEOUT, EntityRef, Timeout};
-    use crate::fast::{attached, enter};
-    use pyo3::exceptions::PyTypeError;
-    use pyo3::ffi::{self, PyObject};
-    use pyo3::prelude::*;
-    use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
-
-    const DOC: &std::ffi::CStr = c"send($self, command, /, *, timeout=5.0)\n--\n\n\
-        Sends a command; the awaitable gives (state, revision). Accepted at the call.";
-
-    type Arguments = *const *mut PyObject;
-
-    unsafe extern "C" fn send(
-        slf: *mut PyObject,
-        arguments: Arguments,
-        count: ffi::Py_ssize_t,
-        names: *mut PyObject,
-    ) -> *mut PyObject {
-        // SAFETY: the interpreter calls a method descriptor of the type with an object of it, a vector of `count`
-        // arguments and the named ones, and holds the lock. What lets go of objects in there enters pyo3 first.
-        let sent = catch_unwind(AssertUnwindSafe(|| unsafe {
-            let py = Python::assume_attached();
-            let timeout = if count == 1 && names.is_null() {
-                DEFAULT_TIMEOUT
-            } else {
-                attached(|py| timeout(py, arguments, count, names))?
-            };
-            let slf = Borrowed::from_ptr(py, slf).cast_unchecked::<EntityRef>().get();
-            slf.with_place(py, |at| at.send(&Borrowed::from_ptr(py, *arguments), timeout.0))
-        }));
-        match sent {
-            Ok(Ok(answer)) => answer.into_any().into_ptr(),
-            Ok(Err(failure)) => enter(|_| Err(failure)),
-            Err(panic) => enter(|_| resume_unwind(panic)),
-        }
-    }
-
-    /// # Safety
-    /// The arguments are those of a call.
-    unsafe fn timeout(
-        py: Python<'_>,
-        arguments: Arguments,
-        count: ffi::Py_ssize_t,
-        names: *mut PyObject,
-    ) -> PyResult<Timeout> {
-        // SAFETY: the caller's promise; what is named follows what is not.
-        unsafe {
-            let is_timeout = count == 1
-                && ffi::PyTuple_Size(names) == 1
-                && ffi::PyUnicode_CompareWithASCIIString(ffi::PyTuple_GetItem(names, 0), c"timeout".as_ptr()) == 0;
-            if is_timeout {
-                return Timeout::extract(Borrowed::from_ptr(py, *arguments.add(1)));
-            }
-        }
-        Err(PyTypeError::new_err("send takes one command, and timeout= by name"))
-    }
-
-    /// Puts `send` into the type.
-    pub(crate) fn init(py: Python<'_>) -> PyResult<()> {
-        let method = Box::leak(Box::new(ffi::PyMethodDef {
-            ml_name: c"send".as_ptr(),
-            ml_meth: ffi::PyMethodDefPointer { PyCFunctionFastWithKeywords: send },
-            ml_flags: ffi::METH_FASTCALL | ffi::METH_KEYWORDS,
-            ml_doc: DOC.as_ptr(),
-        }));
-        let kind = py.get_type::<EntityRef>();
-        // SAFETY: the definition is never freed; gives a new descriptor or null with an error set.
-        let descriptor =
-            unsafe { Bound::from_owned_ptr_or_err(py, ffi::PyDescr_NewMethod(kind.as_type_ptr(), method))? };
-        kind.setattr("send", descriptor)
-    }
-}
-
-pub(crate) use by_hand::init;

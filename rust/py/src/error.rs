@@ -5,7 +5,7 @@ use ego_core::journal::EntityKey;
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyDict, PyTuple};
-use pyo3::{IntoPyObjectExt, import_exception, intern};
+use pyo3::{IntoPyObjectExt, intern};
 
 /// The facts of an error, copied to attributes.
 pub(crate) type Facts<'py> = Bound<'py, PyDict>;
@@ -45,6 +45,22 @@ pub(crate) fn with(
         Ok(()) => raise(py, class, &format!("{}/{}: {message}", entity.kind, entity.id), &facts),
         Err(failure) => failure,
     }
+}
+
+/// Whether this is an error of ours, with facts of its own.
+pub(crate) fn is_one_of_ours(py: Python<'_>, failure: &PyErr) -> bool {
+    let class = module(py).and_then(|module| module.getattr("EgoError"));
+    class.is_ok_and(|class| failure.value(py).is_instance(&class).unwrap_or(false))
+}
+
+/// Says where an error of ours happened.
+pub(crate) fn at(py: Python<'_>, failure: PyErr, entity: &EntityKey, revision: u64) -> PyErr {
+    let value = failure.value(py);
+    let set = value
+        .setattr(intern!(py, "kind"), &*entity.kind)
+        .and_then(|()| value.setattr(intern!(py, "entity_id"), &*entity.id))
+        .and_then(|()| value.setattr(intern!(py, "revision"), revision));
+    set.err().unwrap_or(failure)
 }
 
 /// Not started, stopping, or called from elsewhere.
@@ -136,37 +152,4 @@ pub(crate) fn deadlock(py: Python<'_>, chain: &[&EntityKey]) -> PyErr {
         return not_started(py, &message);
     };
     with(py, "DeadlockError", first, &message, &[("chain", names.into_any())])
-}
-
-/// Puts `cause` behind `error`, as `raise error from cause` does.
-pub(crate) fn from_cause(py: Python<'_>, error: PyErr, cause: PyErr) -> PyErr {
-    error.set_cause(py, Some(cause));
-    error
-}
-
-import_exception!(asyncio, CancelledError);
-import_exception!(asyncio, InvalidStateError);
-
-/// What asyncio raises for a cancelled future.
-pub(crate) fn cancelled(py: Python<'_>, message: Option<Py<PyAny>>) -> PyErr {
-    match message.filter(|message| !message.is_none(py)) {
-        Some(message) => CancelledError::new_err((message,)),
-        None => CancelledError::new_err(()),
-    }
-}
-
-/// Whether this is asyncio's `CancelledError`.
-pub(crate) fn is_cancellation(py: Python<'_>, error: &PyErr) -> bool {
-    error.is_instance_of::<CancelledError>(py)
-}
-
-/// What asyncio raises for a future that is not done.
-pub(crate) fn invalid_state(_py: Python<'_>) -> PyErr {
-    InvalidStateError::new_err("the answer is not there yet")
-}
-
-/// Whether it has to go on up the stack whatever happens: `KeyboardInterrupt`, `SystemExit`.
-pub(crate) fn ends_the_process(py: Python<'_>, error: &PyErr) -> bool {
-    error.is_instance_of::<pyo3::exceptions::PyKeyboardInterrupt>(py)
-        || error.is_instance_of::<pyo3::exceptions::PySystemExit>(py)
 }

@@ -2,9 +2,10 @@
 //!
 //! Types are recognised by their address; only what is not found so is asked about with `isinstance`.
 
-use crate::call::Function;
 use crate::error;
-use crate::fast::attached;
+use ego_answer::call::Function;
+use ego_answer::fast::attached;
+use ego_core::entities::commands::Retention;
 use ego_core::journal::EntityKey;
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
@@ -12,9 +13,9 @@ use pyo3::types::{PyDict, PyTuple, PyType};
 use pyo3::{PyTraverseError, PyVisit};
 use std::sync::Arc;
 
-/// The stored identity of one event type.
+/// The stored identity of one event or state type.
 #[derive(Debug)]
-pub(crate) struct EventType {
+pub(crate) struct StoredType {
     class: Py<PyAny>,
     pub(crate) name: String,
     pub(crate) version: u32,
@@ -29,17 +30,26 @@ pub(crate) struct Decoder {
 
 #[derive(Debug)]
 pub(crate) struct Kind {
+    /// Its place among the kinds of its engine.
+    pub(crate) number: usize,
     pub(crate) name: Arc<str>,
+    pub(crate) is_durable_state: bool,
     pub(crate) behavior: Py<PyAny>,
     pub(crate) create: Function,
     pub(crate) handle_command: Function,
     pub(crate) handle_event: Function,
     pub(crate) initial_state: Function,
     pub(crate) encode: Function,
+    /// Encodes a command the same way whenever it is equal.
+    pub(crate) fingerprint: Function,
+    /// Which commands are remembered.
+    pub(crate) retention: Retention,
+    /// Nanoseconds without a command after which an entity leaves memory.
+    pub(crate) passivate_after: Option<u64>,
     state_types: Vec<Py<PyAny>>,
     command_types: Option<Vec<Py<PyAny>>>,
     /// Sorted by the address of the class.
-    event_types: Vec<EventType>,
+    stored_types: Vec<StoredType>,
     /// Sorted by name and version.
     decoders: Vec<Decoder>,
 }
@@ -73,11 +83,11 @@ fn names(py: Python<'_>, types: &[Py<PyAny>]) -> String {
 }
 
 impl Kind {
-    /// The stored identity of an event, or none where its exact type is not declared.
+    /// The stored identity of an event or a durable state, or none where its exact type is not declared.
     #[inline]
-    pub(crate) fn event_type(&self, event: &Bound<'_, PyAny>) -> Option<&EventType> {
+    pub(crate) fn stored_type(&self, event: &Bound<'_, PyAny>) -> Option<&StoredType> {
         let class: *mut pyo3::ffi::PyObject = event.get_type_ptr().cast();
-        match &*self.event_types {
+        match &*self.stored_types {
             [only] => (only.class.as_ptr() == class).then_some(only),
             several => {
                 let found = several.binary_search_by_key(&class, |held| held.class.as_ptr()).ok()?;
@@ -133,7 +143,7 @@ impl Kind {
     /// What to raise where `handle_command` returned something that is no event.
     pub(crate) fn no_event(&self, found: &Bound<'_, PyAny>, entity: &EntityKey) -> PyErr {
         let py = found.py();
-        let declared: Vec<_> = self.event_types.iter().map(|held| held.class.clone_ref(py)).collect();
+        let declared: Vec<_> = self.stored_types.iter().map(|held| held.class.clone_ref(py)).collect();
         let message = format!(
             "handle_command gave {} where an event is wanted: {}; return one event, a list or tuple of events, or None",
             type_name(found),
@@ -142,10 +152,10 @@ impl Kind {
         error::about(py, "HandlerResultError", entity, &message)
     }
 
-    /// A copy with references of its own: what one owner alone holds can be collected with it.
-    pub(crate) fn clone_ref(&self, py: Python<'_>) -> Self {
+    /// A copy with a number and with references of its own: what one owner alone holds can be collected with it.
+    pub(crate) fn numbered(&self, py: Python<'_>, number: usize) -> Self {
         let all = |held: &[Py<PyAny>]| held.iter().map(|one| one.clone_ref(py)).collect::<Vec<_>>();
-        let event_type = |held: &EventType| EventType {
+        let stored_type = |held: &StoredType| StoredType {
             class: held.class.clone_ref(py),
             name: held.name.clone(),
             version: held.version,
@@ -156,29 +166,41 @@ impl Kind {
             decode: held.decode.clone_ref(py),
         };
         Self {
+            number,
             name: Arc::clone(&self.name),
+            is_durable_state: self.is_durable_state,
             behavior: self.behavior.clone_ref(py),
             create: self.create.clone_ref(py),
             handle_command: self.handle_command.clone_ref(py),
             handle_event: self.handle_event.clone_ref(py),
             initial_state: self.initial_state.clone_ref(py),
             encode: self.encode.clone_ref(py),
+            fingerprint: self.fingerprint.clone_ref(py),
+            retention: self.retention,
+            passivate_after: self.passivate_after,
             state_types: all(&self.state_types),
             command_types: self.command_types.as_deref().map(all),
-            event_types: self.event_types.iter().map(event_type).collect(),
+            stored_types: self.stored_types.iter().map(stored_type).collect(),
             decoders: self.decoders.iter().map(decoder).collect(),
         }
     }
 
     pub(crate) fn traverse(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
         visit.call(&self.behavior)?;
-        for held in [&self.create, &self.handle_command, &self.handle_event, &self.initial_state, &self.encode] {
+        for held in [
+            &self.create,
+            &self.handle_command,
+            &self.handle_event,
+            &self.initial_state,
+            &self.encode,
+            &self.fingerprint,
+        ] {
             visit.call(&held.object)?;
         }
         for held in self.state_types.iter().chain(self.command_types.iter().flatten()) {
             visit.call(held)?;
         }
-        for held in &self.event_types {
+        for held in &self.stored_types {
             visit.call(&held.class)?;
         }
         for held in &self.decoders {
@@ -196,37 +218,49 @@ fn types(given: &Bound<'_, PyTuple>) -> PyResult<Vec<Py<PyAny>>> {
     given.iter().map(|class| Ok(class.cast_into::<PyType>()?.into_any().unbind())).collect()
 }
 
+/// Nanoseconds of a number of seconds that was checked.
+pub(crate) fn nanos(seconds: f64) -> u64 {
+    let duration = std::time::Duration::try_from_secs_f64(seconds).unwrap_or(std::time::Duration::MAX);
+    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
+}
+
 #[pymethods]
 impl KindSpec {
     #[new]
     #[pyo3(signature = (
-        *, name, behavior, create, handle_command, handle_event, initial_state, state_types, command_types,
-        event_names, decoders, encode
+        *, name, behavior, is_durable_state, create, handle_command, handle_event, initial_state, state_types,
+        command_types, stored_names, decoders, encode, fingerprint, keep_command_ids, keep_command_ids_for,
+        passivate_after
     ))]
     #[expect(clippy::too_many_arguments, reason = "keyword arguments of one constructor, called from one place")]
     fn new(
         name: &str,
         behavior: &Bound<'_, PyType>,
+        is_durable_state: bool,
         create: Py<PyAny>,
         handle_command: Py<PyAny>,
         handle_event: Py<PyAny>,
         initial_state: Py<PyAny>,
         state_types: &Bound<'_, PyTuple>,
         command_types: Option<&Bound<'_, PyTuple>>,
-        event_names: &Bound<'_, PyDict>,
+        stored_names: &Bound<'_, PyDict>,
         decoders: &Bound<'_, PyDict>,
         encode: Py<PyAny>,
+        fingerprint: Py<PyAny>,
+        keep_command_ids: usize,
+        keep_command_ids_for: f64,
+        passivate_after: Option<f64>,
     ) -> PyResult<Self> {
         if name.is_empty() || name.len() > ego_core::journal::MAX_NAME_BYTES {
             return Err(PyValueError::new_err("a kind's name has 1 to 255 bytes"));
         }
         let py = behavior.py();
-        let mut event_types = Vec::with_capacity(event_names.len());
-        for (class, stored) in event_names {
+        let mut stored_types = Vec::with_capacity(stored_names.len());
+        for (class, stored) in stored_names {
             let (name, version) = stored.extract()?;
-            event_types.push(EventType { class: class.unbind(), name, version });
+            stored_types.push(StoredType { class: class.unbind(), name, version });
         }
-        event_types.sort_by_key(|held| held.class.as_ptr());
+        stored_types.sort_by_key(|held| held.class.as_ptr());
         let mut sorted = Vec::with_capacity(decoders.len());
         for (stored, decode) in decoders {
             let (name, version) = stored.extract()?;
@@ -234,16 +268,21 @@ impl KindSpec {
         }
         sorted.sort_by(|a, b| (&a.name, a.version).cmp(&(&b.name, b.version)));
         Ok(Self(Kind {
+            number: 0,
             name: Arc::from(name),
+            is_durable_state,
             behavior: behavior.clone().into_any().unbind(),
             create: Function::new(py, create),
             handle_command: Function::new(py, handle_command),
             handle_event: Function::new(py, handle_event),
             initial_state: Function::new(py, initial_state),
             encode: Function::new(py, encode),
+            fingerprint: Function::new(py, fingerprint),
+            retention: Retention { count: keep_command_ids, age: nanos(keep_command_ids_for) },
+            passivate_after: passivate_after.map(nanos),
             state_types: types(state_types)?,
             command_types: command_types.map(types).transpose()?,
-            event_types,
+            stored_types,
             decoders: sorted,
         }))
     }

@@ -2,15 +2,17 @@
 //!
 //! One timer of the loop serves the nearest deadline of all; a command that is done costs it nothing.
 
-use crate::answer::{Answer, Phase};
 use crate::context::Tell;
 use crate::dispatch::{self, At};
-use crate::engine::{Engine, Run};
+use crate::engine::Engine;
 use crate::entity::Entity;
+use crate::run::{Call, Callback, Lane, Run};
 use crate::turn::{Fate, fate};
-use crate::{error, logging, wake};
+use crate::{error, logging};
+use ego_answer::answer::{Answer, Phase};
 use ego_core::journal::Ticket;
 use pyo3::prelude::*;
+use pyo3::{PyTraverseError, PyVisit};
 use std::sync::Arc;
 
 /// A command whose entity's last unit is not durable yet.
@@ -21,6 +23,16 @@ pub(crate) struct Waiting {
     pub(crate) generation: u32,
     pub(crate) answer: Answer,
     pub(crate) then: Then,
+}
+
+impl Waiting {
+    pub(crate) fn traverse(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
+        visit.call(self.answer.held())?;
+        match &self.then {
+            Then::Show { tells, .. } => tells.iter().try_for_each(|tell| tell.traverse(visit)),
+            Then::Start => Ok(()),
+        }
+    }
 }
 
 /// What happens once it is durable.
@@ -41,35 +53,36 @@ const KICK_EVERY: u64 = 256;
 /// What a waiting task may not swallow: `KeyboardInterrupt`, `SystemExit`. The rest is shown by the next call.
 pub(crate) fn drain(engine: &Bound<'_, Engine>, run: &Arc<Run>, step: bool) -> PyResult<()> {
     let py = engine.py();
-    let inner = engine.get();
     let was_draining = run.draining.get(py);
     run.draining.set(py, true);
-    let mut shown = 0;
     let mut result = Ok(());
-    // What is settled meanwhile rings the bell again; the loop's other callbacks come first.
-    let settled = run.journal.settled();
-    while result.is_ok() {
-        let due = inner.waiting.borrow(py).front().is_some_and(|front| front.ticket <= settled);
-        let next = if due { inner.waiting.borrow_mut(py).pop_front() } else { None };
-        let Some(next) = next else { break };
-        shown += 1;
-        result = settle(engine, run, next, step);
+    for lane in run.lanes() {
+        let mut shown = 0;
+        // What is settled meanwhile rings the bell again; the loop's other callbacks come first.
+        let settled = lane.journal.settled();
+        while result.is_ok() {
+            let due = lane.waiting.borrow(py).front().is_some_and(|front| front.ticket <= settled);
+            let next = if due { lane.waiting.borrow_mut(py).pop_front() } else { None };
+            let Some(next) = next else { break };
+            shown += 1;
+            result = settle(engine, run, lane, next, step);
+        }
+        lane.last_batch.set(py, shown);
     }
     run.draining.set(py, was_draining);
-    run.last_batch.set(py, shown);
     kick(py, run);
     if result.is_err() {
         run.home.call_soon(py, run.callbacks.drain.bind(py))?;
     }
-    inner.check_drained(py)?;
+    engine.get().check_drained(py)?;
     result
 }
 
-fn settle(engine: &Bound<'_, Engine>, run: &Arc<Run>, waiting: Waiting, step: bool) -> PyResult<()> {
+fn settle(engine: &Bound<'_, Engine>, run: &Arc<Run>, lane: &Lane, waiting: Waiting, step: bool) -> PyResult<()> {
     let py = engine.py();
     let Waiting { ticket, entity, generation, answer, then } = waiting;
-    let at = At { py, engine, run, entity: &entity };
-    match (fate(&*run.journal, ticket), then) {
+    let at = At { py, engine, run, entity: &entity, caller: None };
+    match (fate(&*lane.journal, ticket), then) {
         (Fate::Lost(failure), then) => {
             entity.forget(py, generation);
             let failure = error::storage(py, &failure);
@@ -104,7 +117,7 @@ pub(crate) fn finish(
     step: bool,
 ) -> PyResult<()> {
     let py = engine.py();
-    let tally = &engine.get().tally;
+    let tally = &engine.get().house;
     match verdict {
         Verdict::Ok => tally.ok.add(py, 1),
         Verdict::Rejected => tally.rejected.add(py, 1),
@@ -122,24 +135,27 @@ pub(crate) fn finish(
 }
 
 /// Lets the answer wait for its ticket.
-pub(crate) fn wait(py: Python<'_>, engine: &Engine, run: &Run, waiting: Waiting) -> PyResult<()> {
+pub(crate) fn wait(engine: &Bound<'_, Engine>, run: &Run, waiting: Waiting) -> PyResult<()> {
+    let py = engine.py();
     let deadline = waiting.answer.deadline(py);
+    let lane = run.lane(&waiting.entity.kind);
     let first = {
-        let mut queue = engine.waiting.borrow_mut(py);
+        let mut queue = lane.waiting.borrow_mut(py);
         let first = queue.is_empty();
         queue.push_back(waiting);
         first
     };
-    arm(py, engine, run, deadline)?;
-    appended(py, run, first)
+    arm(engine, run, deadline)?;
+    appended(py, run, lane, first)
 }
 
-/// Decides when the committer is told: at once for a lone command, else once per turn of the loop and every
-/// `KICK_EVERY` appends.
-fn appended(py: Python<'_>, run: &Run, first: bool) -> PyResult<()> {
-    run.unkicked.add(py, 1);
-    if run.unkicked.get(py) >= KICK_EVERY || (first && run.last_batch.get(py) <= 1 && !run.draining.get(py)) {
-        kick(py, run);
+/// Decides when the committer is told: at once for a lone command and from another thread, else once per turn of the
+/// loop and every `KICK_EVERY` appends.
+fn appended(py: Python<'_>, run: &Run, lane: &Lane, first: bool) -> PyResult<()> {
+    lane.unkicked.add(py, 1);
+    let alone = first && lane.last_batch.get(py) <= 1 && !run.draining.get(py);
+    if alone || lane.unkicked.get(py) >= KICK_EVERY || !run.home.is_this_thread() {
+        kick_lane(py, lane);
     } else if !run.draining.get(py) && !run.flush_is_due.get(py) {
         run.flush_is_due.set(py, true);
         run.home.call_soon(py, run.callbacks.flush.bind(py))?;
@@ -149,14 +165,19 @@ fn appended(py: Python<'_>, run: &Run, first: bool) -> PyResult<()> {
 
 /// Tells the committer what was appended, if anything was.
 pub(crate) fn kick(py: Python<'_>, run: &Run) {
-    if run.unkicked.get(py) > 0 {
-        run.unkicked.set(py, 0);
-        run.journal.kick();
+    run.lanes().for_each(|lane| kick_lane(py, lane));
+}
+
+fn kick_lane(py: Python<'_>, lane: &Lane) {
+    if lane.unkicked.get(py) > 0 {
+        lane.unkicked.set(py, 0);
+        lane.journal.kick();
     }
 }
 
 /// Makes sure that the timer rings at `deadline` or before.
-pub(crate) fn arm(py: Python<'_>, engine: &Engine, run: &Run, deadline: u64) -> PyResult<()> {
+pub(crate) fn arm(engine: &Bound<'_, Engine>, run: &Run, deadline: u64) -> PyResult<()> {
+    let py = engine.py();
     if deadline == 0 {
         return Ok(());
     }
@@ -164,23 +185,35 @@ pub(crate) fn arm(py: Python<'_>, engine: &Engine, run: &Run, deadline: u64) -> 
     if nearest != 0 && nearest <= deadline {
         return Ok(());
     }
-    let wait = deadline.saturating_sub(wake::monotonic_nanos());
+    let clock = &engine.get().house.clock;
+    if clock.is_by_hand() {
+        run.nearest.set(py, deadline);
+        return Ok(());
+    }
+    if !run.home.is_this_thread() {
+        return run.home.call_soon(py, Callback::new(engine, Call::Rearm)?.bind(py));
+    }
+    let wait = deadline.saturating_sub(clock.monotonic_nanos());
     let timer = run.home.call_later(py, wait, run.callbacks.expire.bind(py))?;
     run.nearest.set(py, deadline);
-    let before = engine.timer.borrow_mut(py).replace(timer);
+    let before = engine.get().timer.borrow_mut(py).replace(timer);
     if let Some(before) = before {
         before.call_method0(py, "cancel")?;
     }
     Ok(())
 }
 
-/// Answers everybody whose time is over and sets the timer for the next.
-pub(crate) fn expire(engine: &Bound<'_, Engine>, run: &Arc<Run>) -> PyResult<()> {
+/// Answers everybody whose time is over and sets the timer for the next. `due` is what the timer was set to, if it is
+/// the timer that calls: a loop's timers ring a little early.
+pub(crate) fn expire(engine: &Bound<'_, Engine>, run: &Arc<Run>, due: u64) -> PyResult<()> {
     let py = engine.py();
     let inner = engine.get();
-    let now = wake::monotonic_nanos().max(run.nearest.get(py));
+    let now = inner.house.clock.monotonic_nanos().max(due);
     run.nearest.set(py, 0);
-    drop(inner.timer.borrow_mut(py).take());
+    let timer = inner.timer.borrow_mut(py).take();
+    if let Some(timer) = timer {
+        timer.call_method0(py, "cancel")?;
+    }
     let mut late = Vec::new();
     let mut next = 0;
     let mut look = |entity: &Arc<Entity>, answer: &Answer| match answer.deadline(py) {
@@ -188,8 +221,10 @@ pub(crate) fn expire(engine: &Bound<'_, Engine>, run: &Arc<Run>) -> PyResult<()>
         deadline if deadline <= now => late.push((Arc::clone(entity), answer.clone_ref(py))),
         deadline => next = if next == 0 { deadline } else { deadline.min(next) },
     };
-    for waiting in inner.waiting.borrow(py).iter() {
-        look(&waiting.entity, &waiting.answer);
+    for lane in run.lanes() {
+        for waiting in lane.waiting.borrow(py).iter() {
+            look(&waiting.entity, &waiting.answer);
+        }
     }
     for entity in inner.active.borrow(py).values() {
         if let Some(running) = &*entity.running.borrow(py) {
@@ -199,7 +234,7 @@ pub(crate) fn expire(engine: &Bound<'_, Engine>, run: &Arc<Run>) -> PyResult<()>
             look(entity, &message.answer);
         }
     }
-    arm(py, inner, run, next)?;
+    arm(engine, run, next)?;
     let mut result = Ok(());
     for (entity, answer) in late {
         let shown = give_up(py, &entity, &answer, true);

@@ -1,8 +1,8 @@
 //! One opened store, as Python holds it.
 
+use crate::clock::HandClock;
 use crate::error;
 use ego_core::StoreError;
-use ego_core::io::RealDoor;
 use ego_core::journal::{Journal, Read};
 use ego_core::log::{Log, LogOptions, Opened};
 use ego_core::memory::MemoryJournal;
@@ -39,20 +39,26 @@ impl Store {
 impl Store {
     /// A store in memory.
     #[staticmethod]
-    fn memory() -> Self {
-        Self::keep(Arc::new(MemoryJournal::new(Arc::new(RealDoor))), None)
+    fn memory(clock: Option<&HandClock>) -> Self {
+        Self::keep(Arc::new(MemoryJournal::new(HandClock::door(clock))), None)
     }
 
     /// A log in a directory. Waits for the disk without holding the interpreter lock.
     #[staticmethod]
-    #[pyo3(signature = (path, *, shards, segment_bytes, max_unit_bytes))]
-    fn open_log(py: Python<'_>, path: PathBuf, shards: u16, segment_bytes: u64, max_unit_bytes: u32) -> PyResult<Self> {
+    #[pyo3(signature = (path, *, shards, segment_bytes, max_unit_bytes, clock))]
+    fn open_log(
+        py: Python<'_>,
+        path: PathBuf,
+        shards: u16,
+        segment_bytes: u64,
+        max_unit_bytes: u32,
+        clock: Option<&HandClock>,
+    ) -> PyResult<Self> {
         let defaults = LogOptions::default();
         let max_queue_bytes = defaults.max_queue_bytes.max(max_unit_bytes.into());
         let options = LogOptions { shards, segment_bytes, max_unit_bytes, max_queue_bytes, ..defaults };
-        let log = py
-            .detach(|| Log::open(Arc::new(RealDoor), &path, options))
-            .map_err(|failure| error::storage(py, &failure))?;
+        let door = HandClock::door(clock);
+        let log = py.detach(|| Log::open(door, &path, options)).map_err(|failure| error::storage(py, &failure))?;
         let opened = log.opened().clone();
         Ok(Self::keep(Arc::new(log), Some(opened)))
     }

@@ -3,27 +3,35 @@
 //! It starts only when everything that the handler saw is durable, since it may act on the outside. Its entity's turn
 //! is held meanwhile; other entities go on.
 
-use crate::answer::{Answer, Phase};
 use crate::context::{self, Context, Frame};
 use crate::dispatch::{At, Deferred, Ended};
-use crate::engine::{Call, Callback};
 use crate::entity::Running;
+use crate::error;
 use crate::pending::{self, Then, Verdict, Waiting};
-use crate::turn::{self, Fate, fate};
-use crate::{error, wake};
+use crate::run::{Call, Callback};
+use crate::terms::Terms;
+use crate::turn::{self, Carried, Fate, fate};
+use ego_answer::answer::{Answer, Phase};
+use ego_answer::wake;
 use pyo3::prelude::*;
 use pyo3::{intern, types::PyDict};
 use std::sync::Arc;
 
 impl<'py> At<'_, 'py> {
     /// Takes over a turn whose handler returned an awaitable; it starts now or when the disk has what it saw.
-    pub(crate) fn defer(self, deferred: Deferred<'py>, answer: Answer, context: Bound<'py, PyAny>) -> PyResult<()> {
-        let Self { py, engine, run, entity } = self;
+    pub(crate) fn defer(
+        self,
+        deferred: Deferred<'py>,
+        answer: Answer,
+        terms: Option<&Arc<Terms>>,
+        context: Bound<'py, PyAny>,
+    ) -> PyResult<()> {
+        let Self { py, engine, run, entity, .. } = self;
         let Deferred { live, awaitable, tells, generation } = deferred;
         let ticket = live.last_ticket;
         // A copy: whoever delivers what was told has entered the sender's context already.
         let prepared = context.call_method0(intern!(py, "copy")).and_then(|context| {
-            let scope = Context::open(py, entity, live.revision, tells)?;
+            let scope = Context::open(py, entity, live.revision, terms.cloned(), tells)?;
             wake::within(&context, || Context::enter(&scope, py))??;
             Ok((context.unbind(), scope))
         });
@@ -40,23 +48,34 @@ impl<'py> At<'_, 'py> {
         };
         let held = answer.clone_ref(py);
         let awaitable = awaitable.unbind();
-        engine.get().begin(py, entity, Running { answer: held, awaitable, started: false, context, scope, generation });
-        let armed = pending::arm(py, engine.get(), run, answer.deadline(py));
-        let begun = match fate(&*run.journal, ticket) {
-            Fate::Stored => self.start(false),
+        let terms = terms.cloned();
+        let running = Running { answer: held, awaitable, started: false, context, scope, terms, generation };
+        engine.get().begin(py, entity, running);
+        let armed = pending::arm(engine, run, answer.deadline(py));
+        let begun = match fate(self.journal(), ticket) {
+            Fate::Stored => self.start_at_home(),
             Fate::Lost(failure) => {
                 entity.forget(py, generation);
                 self.never_start(error::storage(py, &failure), false)
             }
             Fate::Open => {
                 let waiting = Waiting { ticket, entity: Arc::clone(entity), generation, answer, then: Then::Start };
-                pending::wait(py, engine.get(), run, waiting)
+                pending::wait(engine, run, waiting)
             }
         };
         armed.and(begun)
     }
 
-    /// Starts the handler of a held turn.
+    /// Starts the handler of a held turn, on the engine's loop.
+    fn start_at_home(self) -> PyResult<()> {
+        let Self { py, engine, run, entity, .. } = self;
+        if run.home.is_this_thread() {
+            return self.start(false);
+        }
+        run.home.call_soon(py, Callback::new(engine, Call::Start(Arc::clone(entity)))?.bind(py))
+    }
+
+    /// Starts the handler of a held turn. Only on the loop's thread.
     pub(crate) fn start(self, step: bool) -> PyResult<()> {
         let Self { py, entity, .. } = self;
         let (awaitable, context) = match &mut *entity.running.borrow_mut(py) {
@@ -83,7 +102,7 @@ impl<'py> At<'_, 'py> {
     }
 
     fn make_task(self, awaitable: &Bound<'py, PyAny>, context: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
-        let Self { py, engine, run, entity } = self;
+        let Self { py, engine, run, entity, .. } = self;
         let asyncio = py.import("asyncio")?;
         let task = if asyncio.call_method1(intern!(py, "iscoroutine"), (awaitable,))?.is_truthy()? {
             run.home.create_task(awaitable, &format!("ego {}/{}", entity.key.kind, entity.key.id), context)?
@@ -106,15 +125,18 @@ impl<'py> At<'_, 'py> {
     }
 
     fn end(self, result: PyResult<Bound<'py, PyAny>>, step: bool) -> PyResult<()> {
-        let Self { py, engine, run, entity } = self;
+        let Self { py, engine, entity, .. } = self;
         let Some(running) = engine.get().end(py, entity) else { return Ok(()) };
         let mut tells = running.scope.get().close(py);
         let live = entity.slot.borrow_mut(py).take();
         let concluded = if let Some(mut live) = live {
-            let frame = Frame::new(entity, live.revision);
-            let value = result
-                .and_then(|result| frame.run(|| turn::conclude(py, &*run.journal, entity, &mut live, &result)))
-                .and_then(|()| turn::shown(py, &live));
+            let frame = Frame::new(entity, live.revision, running.terms.as_ref());
+            let (journal, carried) = (self.journal(), Carried::default());
+            let concluded = frame.run(|| match &running.terms {
+                None => result.and_then(|result| turn::conclude(py, journal, entity, &mut live, &result, carried)),
+                Some(terms) => turn::conclude_on_terms(py, journal, entity, &mut live, result, terms),
+            });
+            let value = concluded.and_then(|()| turn::shown(py, &live));
             tells.append(&mut frame.tells.borrow_mut());
             if value.is_err() {
                 tells.clear();
@@ -145,7 +167,7 @@ pub(crate) fn discard(awaitable: &Bound<'_, PyAny>) -> PyResult<()> {
     for name in [intern!(py, "close"), intern!(py, "cancel")] {
         if let Some(method) = awaitable.getattr_opt(name)? {
             return match method.call0() {
-                Err(failure) if error::ends_the_process(py, &failure) => Err(failure),
+                Err(failure) if ego_answer::error::ends_the_process(py, &failure) => Err(failure),
                 _ => Ok(()),
             };
         }

@@ -1,19 +1,19 @@
-//! The only code that calls a user's handler: load, decide, fold, encode, append.
+//! Decide, fold, encode, append: the only code that calls `handle_command`.
 //!
 //! The caller holds the entity's turn. State and revision move on after the journal accepted the unit and not before;
 //! whatever is raised until then leaves everything as it was. Nothing here waits, and no lock is held while Python
 //! runs.
 
-use crate::context::Frame;
 use crate::entity::{Entity, Live};
-use crate::error;
-use crate::fast::attached;
+use crate::replay::ours;
+use crate::terms::Terms;
+use crate::{error, repeated, state};
+use ego_answer::fast::attached;
 use ego_core::StoreError;
-use ego_core::journal::{Content, Journal, Outcome, Read, Record, StoredEvent, Ticket, Unit};
+use ego_core::journal::{Command, Content, Journal, Outcome, Record, Ticket, Unit};
 use pyo3::IntoPyObjectExt;
-use pyo3::exceptions::PyException;
 use pyo3::prelude::*;
-use pyo3::types::{PyBytes, PyList, PyString, PyTuple};
+use pyo3::types::{PyBytes, PyList, PyTuple};
 use std::sync::Arc;
 
 /// What the journal says about a ticket.
@@ -46,92 +46,17 @@ pub(crate) fn shown<'py>(py: Python<'py>, live: &Live) -> PyResult<Bound<'py, Py
     PyTuple::new(py, [live.state.bind(py).clone(), live.revision.into_bound_py_any(py)?])
 }
 
-/// Brings an entity into memory from what is durable of it.
-pub(crate) fn load(py: Python<'_>, journal: &dyn Journal, entity: &Arc<Entity>) -> PyResult<Live> {
-    let frame = Frame::new(entity, 0);
-    let live = frame.run(|| load_under_frame(py, journal, entity))?;
-    entity.declared.set(py, true);
-    Ok(live)
+/// What came of a command without waiting.
+pub(crate) enum Decided<'py> {
+    /// The entity has moved on, or stayed where it was.
+    Done,
+    /// It was answered before, and is again.
+    Repeated(Bound<'py, PyTuple>),
+    /// The awaitable of an `async def` handler.
+    Deferred(Bound<'py, PyAny>),
 }
 
-fn load_under_frame(py: Python<'_>, journal: &dyn Journal, entity: &Arc<Entity>) -> PyResult<Live> {
-    let kind = &entity.kind;
-    let behavior = kind.create.call(py, [&PyString::new(py, &entity.key.id)])?;
-    let mut state = kind.initial_state.call(py, [&behavior])?;
-    kind.check_state(&state, &entity.key, "initial_state")?;
-    let mut revision = 0;
-    let mut folded = Ok(());
-    let read = journal.read_entity(&entity.key, 1, &mut |event| match replay(py, entity, &behavior, &state, &event) {
-        Ok(next) => {
-            state = next;
-            revision = event.revision;
-            Read::More
-        }
-        Err(failure) => {
-            folded = Err(failure);
-            Read::Enough
-        }
-    });
-    read.map_err(|failure| error::storage(py, &failure))?;
-    folded?;
-    Ok(Live { behavior: behavior.unbind(), state: state.unbind(), revision, last_ticket: 0 })
-}
-
-fn unknown_event(py: Python<'_>, entity: &Entity, event: &StoredEvent<'_>) -> PyErr {
-    let StoredEvent { name, version, revision, .. } = *event;
-    let message =
-        format!("event {revision} is stored as {name:?} version {version}, which no event type of this kind declares");
-    let facts = (|| {
-        Ok([
-            ("name", name.into_bound_py_any(py)?),
-            ("version", version.into_bound_py_any(py)?),
-            ("revision", revision.into_bound_py_any(py)?),
-        ])
-    })();
-    match facts {
-        Ok(facts) => error::with(py, "UnknownEventError", &entity.key, &message, &facts),
-        Err(failure) => failure,
-    }
-}
-
-fn replay<'py>(
-    py: Python<'py>,
-    entity: &Entity,
-    behavior: &Bound<'py, PyAny>,
-    state: &Bound<'py, PyAny>,
-    event: &StoredEvent<'_>,
-) -> PyResult<Bound<'py, PyAny>> {
-    let kind = &entity.kind;
-    let Some(decoder) = kind.decoder(event.name, event.version) else { return Err(unknown_event(py, entity, event)) };
-    let decoded = decoder.decode.call(py, [&PyBytes::new(py, event.payload)]).map_err(|failure| {
-        let message = format!("stored event {} cannot be decoded", event.revision);
-        ours(py, failure, |_| Ok(error::about(py, "CodecError", &entity.key, &message)))
-    })?;
-    let folded = kind.handle_event.call(py, [behavior, &decoded, state]).and_then(|folded| {
-        kind.check_state(&folded, &entity.key, "handle_event")?;
-        Ok(folded)
-    });
-    folded.map_err(|failure| {
-        ours(py, failure, |_| {
-            let message = format!("handle_event does not take stored event {}", event.revision);
-            let fact = ("revision", event.revision.into_bound_py_any(py)?);
-            Ok(error::with(py, "ReplayError", &entity.key, &message, &[fact]))
-        })
-    })
-}
-
-/// An error of ours with the user's as its cause; what is no `Exception` stays what it is.
-fn ours(py: Python<'_>, failure: PyErr, make: impl FnOnce(&PyErr) -> PyResult<PyErr>) -> PyErr {
-    if !failure.is_instance_of::<PyException>(py) {
-        return failure;
-    }
-    match make(&failure) {
-        Ok(made) => error::from_cause(py, made, failure),
-        Err(broken) => broken,
-    }
-}
-
-/// Runs `handle_command` and what follows from it. Gives the awaitable of an `async def` handler back.
+/// Runs `handle_command` and what follows from it.
 #[inline(always)]
 pub(crate) fn decide<'py>(
     py: Python<'py>,
@@ -139,14 +64,53 @@ pub(crate) fn decide<'py>(
     entity: &Entity,
     live: &mut Live,
     command: &Bound<'py, PyAny>,
-) -> PyResult<Option<Bound<'py, PyAny>>> {
-    let handle_command = &entity.kind.handle_command;
-    let result = handle_command.call(py, [live.behavior.bind(py), command, live.state.bind(py)])?;
-    if is_awaitable(&result) && entity.kind.event_type(&result).is_none() {
-        return Ok(Some(result));
+) -> PyResult<Decided<'py>> {
+    let result = handle(py, entity, live, command)?;
+    if is_awaitable(&result) && entity.kind.stored_type(&result).is_none() {
+        return Ok(Decided::Deferred(result));
     }
-    conclude(py, journal, entity, live, &result)?;
-    Ok(None)
+    conclude(py, journal, entity, live, &result, Carried::default())?;
+    Ok(Decided::Done)
+}
+
+/// The same for a command that carries something: it may have been answered before, or expect another revision.
+pub(crate) fn decide_on_terms<'py>(
+    py: Python<'py>,
+    journal: &dyn Journal,
+    entity: &Arc<Entity>,
+    live: &mut Live,
+    command: &Bound<'py, PyAny>,
+    terms: &Terms,
+) -> PyResult<Decided<'py>> {
+    if let Some(identified) = &terms.command
+        && let Some(answer) = repeated::repeated(py, journal, entity, live, identified)?
+    {
+        return Ok(Decided::Repeated(answer));
+    }
+    terms.check_revision(py, &entity.key, live.revision)?;
+    let result = handle(py, entity, live, command);
+    if let Ok(result) = &result
+        && is_awaitable(result)
+        && entity.kind.stored_type(result).is_none()
+    {
+        return Ok(Decided::Deferred(result.clone()));
+    }
+    conclude_on_terms(py, journal, entity, live, result, terms).map(|()| Decided::Done)
+}
+
+#[inline(always)]
+fn handle<'py>(
+    py: Python<'py>,
+    entity: &Entity,
+    live: &Live,
+    command: &Bound<'py, PyAny>,
+) -> PyResult<Bound<'py, PyAny>> {
+    let (kind, behavior, state) = (&entity.kind, live.behavior.bind(py), live.state.bind(py));
+    if kind.is_durable_state {
+        let version = live.revision.into_bound_py_any(py)?;
+        return kind.handle_command.call(py, [behavior, command, &version, state]);
+    }
+    kind.handle_command.call(py, [behavior, command, state])
 }
 
 /// Whether `await` takes the object.
@@ -160,6 +124,44 @@ fn is_awaitable(object: &Bound<'_, PyAny>) -> bool {
     }
 }
 
+/// What is stored beside what a command changes.
+#[derive(Clone, Copy, Default)]
+pub(crate) struct Carried<'a> {
+    metadata: &'a [u8],
+    command: Option<Command<'a>>,
+}
+
+/// What a handler's result or exception comes to, for a command that carries something. A rejection is remembered
+/// where the command has an id, and raised again.
+pub(crate) fn conclude_on_terms(
+    py: Python<'_>,
+    journal: &dyn Journal,
+    entity: &Entity,
+    live: &mut Live,
+    result: PyResult<Bound<'_, PyAny>>,
+    terms: &Terms,
+) -> PyResult<()> {
+    let command = terms.command.as_ref();
+    let record = command.map(|it| Command { id: &it.id, fingerprint: it.fingerprint, rejection: None });
+    let carried = Carried { metadata: &terms.metadata, command: record };
+    let concluded = result.and_then(|result| conclude(py, journal, entity, live, &result, carried));
+    let Some(command) = command else { return concluded };
+    let rejection = match &concluded {
+        Ok(()) => None,
+        Err(failure) => match repeated::rejection(py, failure)? {
+            Some(rejection) => Some(rejection),
+            None => return concluded,
+        },
+    };
+    if let Some(rejection) = &rejection {
+        let rejection = Some(Record { name: &rejection.name, version: rejection.version, payload: &rejection.payload });
+        let carried = Carried { command: record.map(|record| Command { rejection, ..record }), ..carried };
+        append(journal, entity, live, Content::Events(&[]), carried)?;
+    }
+    repeated::remember(py, entity, live, command, rejection);
+    concluded
+}
+
 /// Folds, encodes and appends what a handler returned, and moves the entity on.
 #[inline(always)]
 pub(crate) fn conclude(
@@ -168,21 +170,25 @@ pub(crate) fn conclude(
     entity: &Entity,
     live: &mut Live,
     result: &Bound<'_, PyAny>,
+    carried: Carried<'_>,
 ) -> PyResult<()> {
+    if entity.kind.is_durable_state {
+        return attached(|py| state::conclude(py, journal, entity, live, result, carried));
+    }
     if result.is_none() {
-        return Ok(());
+        return append(journal, entity, live, Content::Events(&[]), carried);
     }
     if let Ok(events) = result.cast_exact::<PyList>() {
-        return attached(|py| conclude_all(py, journal, entity, live, events.iter().collect()));
+        return attached(|py| conclude_all(py, journal, entity, live, events.iter().collect(), carried));
     }
     if let Ok(events) = result.cast_exact::<PyTuple>() {
-        return attached(|py| conclude_all(py, journal, entity, live, events.iter().collect()));
+        return attached(|py| conclude_all(py, journal, entity, live, events.iter().collect(), carried));
     }
-    let Some(stored) = entity.kind.event_type(result) else { return Err(entity.kind.no_event(result, &entity.key)) };
+    let Some(stored) = entity.kind.stored_type(result) else { return Err(entity.kind.no_event(result, &entity.key)) };
     let state = fold(py, entity, live, result, live.state.bind(py))?;
-    let payload = encode(py, entity, result)?;
+    let payload = encode(py, entity, result, "an event")?;
     let record = Record { name: &stored.name, version: stored.version, payload: payload.as_bytes() };
-    append(journal, entity, live, &[record])?;
+    append(journal, entity, live, Content::Events(&[record]), carried)?;
     std::mem::replace(&mut live.state, state.unbind()).drop_ref(py);
     Ok(())
 }
@@ -193,22 +199,20 @@ fn conclude_all(
     entity: &Entity,
     live: &mut Live,
     events: Vec<Bound<'_, PyAny>>,
+    carried: Carried<'_>,
 ) -> PyResult<()> {
-    if events.is_empty() {
-        return Ok(());
-    }
     let mut state = live.state.bind(py).clone();
     let mut encoded = Vec::with_capacity(events.len());
     for event in &events {
-        let Some(stored) = entity.kind.event_type(event) else { return Err(entity.kind.no_event(event, &entity.key)) };
+        let Some(stored) = entity.kind.stored_type(event) else { return Err(entity.kind.no_event(event, &entity.key)) };
         state = fold(py, entity, live, event, &state)?;
-        encoded.push((stored, encode(py, entity, event)?));
+        encoded.push((stored, encode(py, entity, event, "an event")?));
     }
     let records: Vec<_> = encoded
         .iter()
         .map(|(stored, payload)| Record { name: &stored.name, version: stored.version, payload: payload.as_bytes() })
         .collect();
-    append(journal, entity, live, &records)?;
+    append(journal, entity, live, Content::Events(&records), carried)?;
     live.state = state.unbind();
     Ok(())
 }
@@ -227,25 +231,39 @@ fn fold<'py>(
 }
 
 #[inline(always)]
-fn encode<'py>(py: Python<'py>, entity: &Entity, event: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyBytes>> {
-    let encoded = entity.kind.encode.call(py, [event]).and_then(|encoded| Ok(encoded.cast_into::<PyBytes>()?));
+pub(crate) fn encode<'py>(
+    py: Python<'py>,
+    entity: &Entity,
+    value: &Bound<'py, PyAny>,
+    what: &str,
+) -> PyResult<Bound<'py, PyBytes>> {
+    let encoded = entity.kind.encode.call(py, [value]).and_then(|encoded| Ok(encoded.cast_into::<PyBytes>()?));
     encoded.map_err(|failure| {
         ours(py, failure, |_| {
-            let name = event.get_type().qualname()?;
-            Ok(error::about(py, "CodecError", &entity.key, &format!("an event of type {name} cannot be encoded")))
+            let name = value.get_type().qualname()?;
+            Ok(error::about(py, "CodecError", &entity.key, &format!("{what} of type {name} cannot be encoded")))
         })
     })
 }
 
+/// Hands over what a command changes; a command without an id that changes nothing stores nothing.
 #[inline(always)]
-fn append(journal: &dyn Journal, entity: &Entity, live: &mut Live, records: &[Record<'_>]) -> PyResult<()> {
-    let content = Content::Events(records);
-    let first_revision = live.revision + 1;
-    let unit = Unit { entity: &entity.key, first_revision, content, command: None, metadata: &[] };
-    match journal.append(&unit) {
+pub(crate) fn append(
+    journal: &dyn Journal,
+    entity: &Entity,
+    live: &mut Live,
+    content: Content<'_>,
+    carried: Carried<'_>,
+) -> PyResult<()> {
+    let count = content.count() as u64;
+    let Carried { metadata, command } = carried;
+    if count == 0 && command.is_none() {
+        return Ok(());
+    }
+    match journal.append(&Unit { entity: &entity.key, first_revision: live.revision + 1, content, command, metadata }) {
         Ok(ticket) => {
             live.last_ticket = ticket;
-            live.revision += records.len() as u64;
+            live.revision += count;
             Ok(())
         }
         Err(failure) => attached(|py| {

@@ -1,6 +1,8 @@
 """What a checker knows about references and answers."""
 
 import asyncio
+from collections.abc import Mapping
+from typing import Any
 
 from bank import Account, Balance, Deposit, Deposited, Later, Savings, Withdraw
 
@@ -42,3 +44,41 @@ async def main() -> None:
         reveal_type(late.outcome)  # is: Literal['not_run', 'unknown']
     except ego.StoreLockedError as locked:
         reveal_type(locked.pid)  # is: int | None
+
+
+def expect(revision: int | ego.Expected) -> None: ...
+
+
+expect(3)
+expect(ego.MUST_EXIST)
+expect(ego.MUST_NOT_EXIST)
+expect("must exist")  # error
+reveal_type(ego.RevisionConflictError("?").expected)  # is: int | Expected
+reveal_type(ego.VersionError("?").actual_type)  # is: str
+reveal_type(ego.CommandIdReusedError("?").command_id)  # is: str
+
+
+@ego.upcast("bank.deposited", from_version=1)
+def in_cents(old: dict[str, object]) -> dict[str, object]:
+    return {**old, "currency": "EUR"}
+
+
+@ego.upcast("bank.deposited", from_version=2)
+def with_currency(old: Mapping[str, Any]) -> Mapping[str, Any]:
+    return {**old, "currency": "EUR"}
+
+
+@ego.upcast("bank.deposited", from_version=3)  # error
+def wrong(old: Deposited) -> Deposited:
+    return old
+
+
+@ego.upcast("bank.deposited", from_version=3)  # error
+async def late(old: dict[str, Any]) -> dict[str, Any]:
+    return old
+
+
+reveal_type(with_currency({}))  # is: Mapping[str, Any]
+ego.Kind(Account, passivate_after=60, keep_command_ids=0, keep_command_ids_for=3600.0)
+ego.Kind(Account, passivate_after="60")  # error
+ego.Kind(Account, keep_command_ids=None)  # error

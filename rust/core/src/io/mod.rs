@@ -6,9 +6,11 @@
 //! Calls are whole: `read_at` and `write_at` either move every byte or say why not, and retry what the operating
 //! system interrupts. A failed `datasync` is never retried by anybody.
 
+mod clock;
 mod real;
 pub mod sim;
 
+pub use clock::Clock;
 pub use real::RealDoor;
 pub use sim::SimDoor;
 

@@ -5,7 +5,7 @@
 
 use super::Shared;
 use super::format::{Address, Malformed, UnitView, u32_at};
-use super::reader::{CLOSE, Found, LARGE, LONGEST_HEAD, head, is_of, visit_unit, whole};
+use super::reader::{CLOSE, Found, LARGE, LONGEST_HEAD, head, visit_unit, whole};
 use super::window::{Direction, Windows};
 use crate::error::{Result, StoreError};
 use crate::journal::{EntityKey, Read, StoredCommand, StoredEvent};
@@ -41,13 +41,10 @@ impl<'a> Backwards<'a> {
             return Ok(None);
         }
         self.window = self.hold(self.window, address, LONGEST_HEAD, (self.size, self.direction))?;
-        let (first_revision, last_revision, previous, ours) = {
-            let unit = head(&self.windows, self.window, address)?;
-            (unit.first_revision(), unit.last_revision(), unit.previous(), is_of(&unit, self.entity))
+        let (first_revision, last_revision, previous) = {
+            let unit = self.unit(Found { address, window: self.window })?;
+            (unit.first_revision(), unit.last_revision(), unit.previous())
         };
-        if !ours {
-            return Err(self.windows.corrupt(address, Malformed("the unit is another entity's")));
-        }
         if last_revision != self.revision {
             return Err(self.windows.corrupt(address, Malformed("the unit does not lead to the one after it")));
         }
@@ -72,7 +69,8 @@ impl<'a> Backwards<'a> {
 
     /// A unit that was stepped on, with as much behind its head as the stretch holds.
     fn unit(&self, found: Found) -> Result<UnitView<'_>> {
-        head(&self.windows, found.window, found.address)
+        let unit = head(&self.windows, found.window, found.address, self.entity)?;
+        unit.ok_or_else(|| self.windows.corrupt(found.address, Malformed("the unit is another entity's")))
     }
 
     /// The same unit in a stretch that holds its command.

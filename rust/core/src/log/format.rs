@@ -11,6 +11,7 @@ pub use headers::{
     body_hash,
 };
 
+use super::crc::crc32c;
 use crate::journal::{Content, Record, StoredCommand, StoredRejection, Unit};
 
 /// Format version written and read. 0 is the version under construction: later builds refuse it.
@@ -207,12 +208,12 @@ pub fn complete_unit(unit: &mut [u8], committed: &Committed) {
     put(unit, 44, &committed.previous.offset.to_le_bytes());
     put(unit, 48, &committed.time.to_le_bytes());
     let head = unit_head_len(unit);
-    let crc = crc32c::crc32c(unit.get(8..head).unwrap_or_default());
+    let crc = crc32c(unit.get(8..head).unwrap_or_default());
     put(unit, 4, &crc.to_le_bytes());
     let mut at = head;
     while at < unit.len() {
         let len = (u32_at(unit, at) as usize).max(RECORD_HEADER);
-        let crc = crc32c::crc32c(unit.get(at + 8..at + len).unwrap_or_default());
+        let crc = crc32c(unit.get(at + 8..at + len).unwrap_or_default());
         put(unit, at + 4, &crc.to_le_bytes());
         at += len;
     }
@@ -222,6 +223,20 @@ pub fn complete_unit(unit: &mut [u8], committed: &Committed) {
 fn unit_head_len(unit: &[u8]) -> usize {
     let names = unit.get(62..64).map_or(0, |n| n.iter().map(|&len| len as usize).sum());
     UNIT_HEADER + padded(names)
+}
+
+/// Checks the checksum of a unit's header; returns its length with kind, id and padding.
+#[inline]
+fn verify_unit_head(buf: &[u8]) -> Result<usize, Malformed> {
+    if buf.len() < UNIT_HEADER {
+        return Err(Malformed("the unit header is cut short"));
+    }
+    let head = unit_head_len(buf);
+    let covered = buf.get(8..head).ok_or(Malformed("the unit header is cut short"))?;
+    if u32_at(buf, 4) != crc32c(covered) {
+        return Err(Malformed("the checksum of the unit header does not match"));
+    }
+    Ok(head)
 }
 
 /// A unit in a buffer, its header verified.
@@ -247,14 +262,23 @@ impl<'a> UnitView<'a> {
     /// # Errors
     /// What is wrong with it.
     pub fn decode_head(buf: &'a [u8]) -> Result<Self, Malformed> {
-        if buf.len() < UNIT_HEADER {
-            return Err(Malformed("the unit header is cut short"));
-        }
-        let covered = buf.get(8..unit_head_len(buf)).ok_or(Malformed("the unit header is cut short"))?;
-        if u32_at(buf, 4) != crc32c::crc32c(covered) {
-            return Err(Malformed("the checksum of the unit header does not match"));
-        }
+        verify_unit_head(buf)?;
         Self::uncommitted(buf)
+    }
+
+    /// The same for a reader of one entity, without the names, which it knows; none where the unit is another's.
+    ///
+    /// # Errors
+    /// What is wrong with it.
+    #[inline]
+    pub fn decode_head_of(buf: &'a [u8], kind: &str, id: &str) -> Result<Option<Self>, Malformed> {
+        let head = verify_unit_head(buf)?;
+        let lengths = buf.get(62..64).unwrap_or_default();
+        let names = buf.get(UNIT_HEADER..).and_then(|names| names.split_at_checked(kind.len())).unwrap_or_default();
+        let same = lengths.iter().map(|&n| n as usize).eq([kind.len(), id.len()])
+            && names.0 == kind.as_bytes()
+            && names.1.starts_with(id.as_bytes());
+        Ok(same.then_some(Self { bytes: buf, head, kind: "", id: "" }))
     }
 
     /// Reads the head of a unit that [`encode_unit`] made and no committer has completed yet: it has no checksum.
@@ -287,6 +311,7 @@ impl<'a> UnitView<'a> {
     ///
     /// # Errors
     /// What is wrong with it.
+    #[inline]
     pub fn decode_again(buf: &'a [u8]) -> Result<Self, Malformed> {
         let bytes = buf.get(..claimed_unit_len(buf)).ok_or(Malformed("the unit is cut short"))?;
         Ok(Self { bytes, head: unit_head_len(bytes), kind: "", id: "" })
@@ -436,13 +461,14 @@ pub struct RecordView<'a> {
 }
 
 impl<'a> RecordView<'a> {
+    #[inline]
     fn decode(buf: &'a [u8]) -> Result<(Self, &'a [u8]), Malformed> {
         let len = u32_at(buf, 0) as usize;
         let bytes = buf.get(..len).ok_or(Malformed("the record is cut short"))?;
         let (Some(covered), Some(after)) = (bytes.get(8..), buf.get(len..)) else {
             return Err(Malformed("the record is cut short"));
         };
-        if u32_at(bytes, 4) != crc32c::crc32c(covered) {
+        if u32_at(bytes, 4) != crc32c(covered) {
             return Err(Malformed("the checksum of the record does not match"));
         }
         let [kind, _flags, name_len, _] = bytes_at(bytes, 8).ok_or(Malformed("the record is cut short"))?;

@@ -8,6 +8,7 @@ mod batch;
 mod chain;
 mod checkpoint;
 mod committer;
+mod crc;
 pub mod format;
 mod heads;
 mod housekeeper;

@@ -44,8 +44,12 @@ pub(super) fn read_entity(
     let found = find(&mut windows, entity, head.address, from)?;
     let mut expected = 0;
     for &Found { address, window } in found.iter().rev() {
-        let window = whole(&mut windows, address, window)?;
-        let unit = UnitView::decode_again(windows.from(window, address)).map_err(|m| windows.corrupt(address, m))?;
+        let mut held = windows.from(window, address);
+        if held.len() < UNIT_HEADER || held.len() < claimed_unit_len(held) {
+            let window = whole(&mut windows, address, window)?;
+            held = windows.from(window, address);
+        }
+        let unit = UnitView::decode_again(held).map_err(|malformed| windows.corrupt(address, malformed))?;
         if expected != 0 && unit.first_revision() != expected {
             return Err(windows.corrupt(address, Malformed("the unit does not continue the entity")));
         }
@@ -66,6 +70,7 @@ pub(super) fn read_entity(
 }
 
 /// A stretch that holds the whole of a unit that was seen, and whose head is verified.
+#[inline(never)]
 pub(super) fn whole(windows: &mut Windows<'_>, address: Address, window: usize) -> Result<usize> {
     let mut window = window;
     if windows.from(window, address).len() < UNIT_HEADER {
@@ -89,10 +94,9 @@ fn find(windows: &mut Windows<'_>, entity: &EntityKey, last: Address, from: u64)
     loop {
         let window = windows.load(address, LONGEST_HEAD, size, direction)?;
         let (first_revision, previous, len) = {
-            let unit = head(windows, window, address)?;
-            if !is_of(&unit, entity) {
+            let Some(unit) = head(windows, window, address, entity)? else {
                 return Err(windows.corrupt(address, Malformed("the unit is another entity's")));
-            }
+            };
             (unit.first_revision(), unit.previous(), claimed_unit_len(windows.from(window, address)) as u64)
         };
         found.push(Found { address, window });
@@ -118,13 +122,16 @@ fn find(windows: &mut Windows<'_>, entity: &EntityKey, last: Address, from: u64)
     }
 }
 
-/// The unit at an address that a stretch holds, its head verified.
-pub(super) fn head<'w>(windows: &'w Windows<'_>, window: usize, address: Address) -> Result<UnitView<'w>> {
-    UnitView::decode_head(windows.from(window, address)).map_err(|malformed| windows.corrupt(address, malformed))
-}
-
-pub(super) fn is_of(unit: &UnitView<'_>, entity: &EntityKey) -> bool {
-    unit.kind == &*entity.kind && unit.id == &*entity.id
+/// The head of a unit; none where the unit is another entity's.
+#[inline(always)]
+pub(super) fn head<'w>(
+    windows: &'w Windows<'_>,
+    window: usize,
+    address: Address,
+    entity: &EntityKey,
+) -> Result<Option<UnitView<'w>>> {
+    UnitView::decode_head_of(windows.from(window, address), &entity.kind, &entity.id)
+        .map_err(|malformed| windows.corrupt(address, malformed))
 }
 
 /// The units of an entity in a sealed segment, from its sidecar; `None` where the sidecar cannot say.
@@ -140,7 +147,7 @@ fn indexed(windows: &mut Windows<'_>, entity: &EntityKey, last: Address) -> Resu
     for &offset in offsets {
         let address = Address { segment: last.segment, offset };
         let window = windows.load(address, LONGEST_HEAD, size, Direction::Forward)?;
-        if is_of(&head(windows, window, address)?, entity) {
+        if head(windows, window, address, entity)?.is_some() {
             found.push(Found { address, window });
         }
         if !close {

@@ -49,7 +49,7 @@ struct Spare {
 }
 
 /// Puts the slots of this module into the type of answers.
-pub(crate) fn init(py: Python<'_>) -> PyResult<()> {
+pub fn init(py: Python<'_>) -> PyResult<()> {
     let probe = Bound::new(py, Future::new(None, None, Phase::Cancelled, 0))?;
     let kind = Future::type_object_raw(py);
     // SAFETY: the probe is alive and the type complete; its async slots exist because it has `__await__`. Nobody has
@@ -79,7 +79,7 @@ pub(crate) fn init(py: Python<'_>) -> PyResult<()> {
 /// An answer. One that is done when it is made holds its value alone and can be part of no cycle, so the collector
 /// never looks at it.
 #[inline]
-pub(crate) fn make(py: Python<'_>, future: Future) -> PyResult<Py<Future>> {
+pub fn make(py: Python<'_>, future: Future) -> PyResult<Py<Future>> {
     let Some(slots) = SLOTS.get(py) else { return Py::new(py, future) };
     let tracked = future.phase.get(py) < Phase::Shown;
     // SAFETY: `kind` is the type of `Raw`. What is spare is a dead object of that type, without a value and untracked;
@@ -113,7 +113,9 @@ unsafe extern "C" fn let_go(slf: Ptr) {
         let future = &(*slf.cast::<Raw>()).future;
         let value = future.value.borrow_mut(py).take().map_or(null_mut(), Py::into_ptr);
         stop::forget(value);
-        let plain = future.event_loop.borrow(py).is_none() && future.rest.borrow(py).is_none();
+        let plain = future.event_loop.borrow(py).is_none()
+            && future.waiter.borrow(py).is_none()
+            && future.rest.borrow(py).is_none();
         if !plain || future.unretrieved.get(py) || SPARES.load(Ordering::Relaxed) == MAX_SPARES {
             *future.value.borrow_mut(py) = Bound::from_owned_ptr_or_opt(py, value).map(Bound::unbind);
             if let Some(slots) = SLOTS.get(py) {
@@ -224,7 +226,7 @@ mod stop {
 }
 
 /// Runs a body with the lock that the caller of a slot holds.
-pub(crate) fn enter(body: impl FnOnce(Python<'_>) -> PyResult<Ptr>) -> Ptr {
+pub fn enter(body: impl FnOnce(Python<'_>) -> PyResult<Ptr>) -> Ptr {
     let failed = |_| Err(PyRuntimeError::new_err("ego failed inside; this is a bug in ego"));
     Python::attach(|py| match catch_unwind(AssertUnwindSafe(|| body(py))).unwrap_or_else(failed) {
         Ok(value) => value,
@@ -237,6 +239,6 @@ pub(crate) fn enter(body: impl FnOnce(Python<'_>) -> PyResult<Ptr>) -> Ptr {
 
 /// For code that a slot called without [`enter`]: what is let go of in here is let go of at once.
 #[cold]
-pub(crate) fn attached<R>(body: impl FnOnce(Python<'_>) -> R) -> R {
+pub fn attached<R>(body: impl FnOnce(Python<'_>) -> R) -> R {
     Python::attach(body)
 }

@@ -1,20 +1,17 @@
 //! An answer as the engine holds it: what a command's sender will be shown, and when.
 //!
-//! It goes through its phases once, in order, and is done at once where nothing has to be waited for. It never runs a
-//! handler and knows neither journal nor engine.
+//! It goes through its phases once, in order, and is done at once where nothing has to be waited for.
 
-use crate::entity::Entity;
 use crate::future::{Future, Waiter};
 use crate::{error, fast, wake};
 use pyo3::exceptions::{PyRuntimeError, PyStopIteration};
 use pyo3::prelude::*;
 use pyo3::types::PyTuple;
-use std::sync::Arc;
 
 /// How far a command has come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 #[repr(u8)]
-pub(crate) enum Phase {
+pub enum Phase {
     /// In the mailbox; it can still be withdrawn.
     Queued,
     /// Its handler has begun.
@@ -30,88 +27,126 @@ pub(crate) enum Phase {
 }
 
 /// What an answer that is waited for is connected to.
-#[derive(Debug)]
-pub(crate) struct Link {
-    pub(crate) entity: Arc<Entity>,
-    /// The entity in whose `async def` handler the command was sent.
-    pub(crate) sender: Option<Arc<Entity>>,
+pub trait Link: Send + Sync + std::fmt::Debug {
+    /// The sender gave up while the command was queued: it must not run.
+    fn withdraw(&self, py: Python<'_>, answer: &Py<Future>);
+
+    /// Nobody waits any more. Called once.
+    fn unlink(&self, py: Python<'_>);
 }
 
+/// What a command's sender will be shown.
 #[derive(Debug)]
-pub(crate) struct Answer(Py<Future>);
+pub struct Answer(Py<Future>);
 
 impl Answer {
     /// An answer that is done: awaiting it gives `value` without a pause.
     #[inline]
-    pub(crate) fn done(py: Python<'_>, value: Bound<'_, PyTuple>) -> PyResult<Self> {
+    pub fn done(py: Python<'_>, value: Bound<'_, PyTuple>) -> PyResult<Self> {
         let value = Some(value.into_any().unbind());
         fast::make(py, Future::new(value, None, Phase::Shown, 0)).map(Self)
     }
 
     /// An answer that waits for the disk alone.
     #[inline]
-    pub(crate) fn writing(
-        py: Python<'_>,
-        event_loop: &Py<PyAny>,
-        value: Bound<'_, PyTuple>,
-        deadline: u64,
-    ) -> PyResult<Self> {
+    pub fn writing(py: Python<'_>, event_loop: &Py<PyAny>, value: Bound<'_, PyTuple>, deadline: u64) -> PyResult<Self> {
         let value = Some(value.into_any().unbind());
         fast::make(py, Future::new(value, Some(event_loop.clone_ref(py)), Phase::Writing, deadline)).map(Self)
     }
 
+    /// An answer that is waited for elsewhere than on the engine's loop: on another one, or by a thread without one.
+    ///
+    /// # Errors
+    /// There is no memory.
+    pub fn elsewhere(py: Python<'_>, event_loop: &Bound<'_, PyAny>, phase: Phase, deadline: u64) -> PyResult<Self> {
+        let event_loop = (!event_loop.is_none()).then(|| event_loop.clone().unbind());
+        let future = Future::new(None, event_loop, phase, deadline);
+        future.elsewhere.set(py, true);
+        fast::make(py, future).map(Self)
+    }
+
+    /// Lets this thread wait until something is shown, without the interpreter lock, and gives it.
+    ///
+    /// # Errors
+    /// The exception that is shown; what a signal handler raises, and then the answer is given up.
+    pub fn wait(self, py: Python<'_>) -> PyResult<Py<PyAny>> {
+        if !self.is_done(py) {
+            let lock = py.import("_thread")?.call_method0("allocate_lock")?;
+            lock.call_method0("acquire")?;
+            let go_on = lock.getattr("release")?.unbind();
+            *self.0.get().waiter.borrow_mut(py) = Some(Waiter::Thread(go_on));
+            if let Err(interrupted) = lock.call_method0("acquire") {
+                cancel(self.0.bind(py), None)?;
+                return Err(interrupted);
+            }
+        }
+        let shown = self.0.get().result(py)?;
+        Ok(shown.unwrap_or_else(|| py.None()))
+    }
+
     /// An answer that is waited for.
-    pub(crate) fn pending(py: Python<'_>, event_loop: &Py<PyAny>, phase: Phase, deadline: u64) -> PyResult<Self> {
+    ///
+    /// # Errors
+    /// There is no memory.
+    pub fn pending(py: Python<'_>, event_loop: &Py<PyAny>, phase: Phase, deadline: u64) -> PyResult<Self> {
         fast::make(py, Future::new(None, Some(event_loop.clone_ref(py)), phase, deadline)).map(Self)
     }
 
-    pub(crate) fn clone_ref(&self, py: Python<'_>) -> Self {
+    /// Another reference to the same answer.
+    pub fn clone_ref(&self, py: Python<'_>) -> Self {
         Self(self.0.clone_ref(py))
     }
 
+    /// The awaitable itself.
     #[inline]
-    pub(crate) fn into_any(self) -> Py<PyAny> {
+    pub fn into_any(self) -> Py<PyAny> {
         self.0.into_any()
     }
 
-    pub(crate) fn held(&self) -> &Py<Future> {
+    /// The awaitable.
+    pub fn held(&self) -> &Py<Future> {
         &self.0
     }
 
-    pub(crate) fn phase(&self, py: Python<'_>) -> Phase {
+    /// How far it has come.
+    pub fn phase(&self, py: Python<'_>) -> Phase {
         self.0.get().phase.get(py)
     }
 
-    pub(crate) fn is_done(&self, py: Python<'_>) -> bool {
+    /// Whether something is shown.
+    pub fn is_done(&self, py: Python<'_>) -> bool {
         self.phase(py) >= Phase::Shown
     }
 
     /// Moves on to a later phase, unless the sender has already been answered.
-    pub(crate) fn advance(&self, py: Python<'_>, phase: Phase) {
+    pub fn advance(&self, py: Python<'_>, phase: Phase) {
         if !self.is_done(py) {
             self.0.get().phase.set(py, phase);
         }
     }
 
-    pub(crate) fn deadline(&self, py: Python<'_>) -> u64 {
+    /// When the sender's time is over; 0 for never.
+    pub fn deadline(&self, py: Python<'_>) -> u64 {
         self.0.get().deadline.get(py)
     }
 
-    pub(crate) fn link(&self, py: Python<'_>, link: Link) {
+    /// Connects it; only while nothing is shown.
+    pub fn link(&self, py: Python<'_>, link: Box<dyn Link>) {
         self.0.get().rest(py).link = Some(link);
     }
 
     /// Makes it the answer of a `tell`: nobody waits, exceptions go to the log.
-    pub(crate) fn set_told(&self, py: Python<'_>) {
+    pub fn set_told(&self, py: Python<'_>) {
         self.0.get().told.set(py, true);
     }
 
-    pub(crate) fn is_told(&self, py: Python<'_>) -> bool {
+    /// Whether nobody waits for it.
+    pub fn is_told(&self, py: Python<'_>) -> bool {
         self.0.get().told.get(py)
     }
 
     /// Lays down what will be shown once the disk has it.
-    pub(crate) fn prepare(&self, py: Python<'_>, value: PyResult<Bound<'_, PyAny>>) {
+    pub fn prepare(&self, py: Python<'_>, value: PyResult<Bound<'_, PyAny>>) {
         if self.is_done(py) {
             return;
         }
@@ -125,7 +160,7 @@ impl Answer {
     ///
     /// # Errors
     /// What the waiting task may not swallow: `KeyboardInterrupt`, `SystemExit`.
-    pub(crate) fn show(&self, py: Python<'_>, step: bool) -> PyResult<()> {
+    pub fn show(&self, py: Python<'_>, step: bool) -> PyResult<()> {
         if self.is_done(py) {
             return Ok(());
         }
@@ -137,13 +172,13 @@ impl Answer {
     }
 
     /// Shows an exception instead of what was laid down.
-    pub(crate) fn fail(&self, py: Python<'_>, error: PyErr, step: bool) -> PyResult<()> {
+    pub fn fail(&self, py: Python<'_>, error: PyErr, step: bool) -> PyResult<()> {
         self.prepare(py, Err(error));
         self.show(py, step)
     }
 
     /// The exception that is shown or laid down.
-    pub(crate) fn error(&self, py: Python<'_>) -> Option<PyErr> {
+    pub fn error(&self, py: Python<'_>) -> Option<PyErr> {
         self.0.get().error(py)
     }
 }
@@ -170,22 +205,32 @@ fn settle(future: &Bound<'_, Future>, phase: Phase, step: bool) -> PyResult<()> 
     if let Some(link) = link {
         link.unlink(py);
     }
-    let Some(Waiter { callback, context }) = waiter else { return Ok(()) };
-    let event_loop = inner.event_loop(py)?;
-    let (callback, context) = (callback.bind(py), context.bind(py));
-    let stepped = if step {
-        wake::step(py, &event_loop, callback, future, context)
-    } else {
-        wake::call_soon(&event_loop, callback, future, context)
-    };
-    for Waiter { callback, context } in more {
-        wake::call_soon(&event_loop, callback.bind(py), future, context.bind(py))?;
+    let Some(waiter) = waiter else { return Ok(()) };
+    let told = tell(future, waiter, step && !inner.elsewhere.get(py));
+    for waiter in more {
+        tell(future, waiter, false)?;
     }
-    stepped
+    told
+}
+
+fn tell(future: &Bound<'_, Future>, waiter: Waiter, step: bool) -> PyResult<()> {
+    let py = future.py();
+    match waiter {
+        Waiter::Thread(go_on) => go_on.call0(py).map(drop),
+        Waiter::OfLoop { callback, context } => {
+            let event_loop = future.get().event_loop(py)?;
+            let (callback, context) = (callback.bind(py), context.bind(py));
+            if step {
+                wake::step(py, &event_loop, callback, future, context)
+            } else {
+                wake::call_soon(&event_loop, callback, future, context)
+            }
+        }
+    }
 }
 
 /// Gives up on an answer; false if it was done already.
-pub(crate) fn cancel(future: &Bound<'_, Future>, message: Option<Py<PyAny>>) -> PyResult<bool> {
+pub fn cancel(future: &Bound<'_, Future>, message: Option<Py<PyAny>>) -> PyResult<bool> {
     let py = future.py();
     let inner = future.get();
     if inner.phase.get(py) >= Phase::Shown {
@@ -193,19 +238,14 @@ pub(crate) fn cancel(future: &Bound<'_, Future>, message: Option<Py<PyAny>>) -> 
     }
     inner.rest(py).message = message;
     if inner.phase.get(py) == Phase::Queued {
-        let entity = inner.rest(py).link.as_ref().map(|link| Arc::clone(&link.entity));
-        entity.map(|entity| entity.withdraw(py, future.as_unbound()));
+        let link = inner.rest(py).link.take();
+        if let Some(link) = link {
+            link.withdraw(py, future.as_unbound());
+            inner.rest(py).link = Some(link);
+        }
     }
     inner.put(py, None);
     inner.is_error.set(py, false);
     settle(future, Phase::Cancelled, false)?;
     Ok(true)
-}
-
-impl Link {
-    pub(crate) fn unlink(&self, py: Python<'_>) {
-        if let Some(sender) = &self.sender {
-            sender.waits_no_more(py, &self.entity);
-        }
-    }
 }

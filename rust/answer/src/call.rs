@@ -9,25 +9,28 @@ use pyo3::prelude::*;
 
 /// A callable that is called again and again.
 #[derive(Debug)]
-pub(crate) struct Function {
-    pub(crate) object: Py<PyAny>,
+pub struct Function {
+    /// The callable.
+    pub object: Py<PyAny>,
     address: Option<ffi::vectorcallfunc>,
 }
 
 impl Function {
-    pub(crate) fn new(py: Python<'_>, object: Py<PyAny>) -> Self {
+    /// Keeps a callable.
+    pub fn new(py: Python<'_>, object: Py<PyAny>) -> Self {
         // SAFETY: a live callable; gives an address or null.
         let address = unsafe { ffi::PyVectorcall_Function(object.bind(py).as_ptr()) };
         Self { object, address }
     }
 
-    pub(crate) fn clone_ref(&self, py: Python<'_>) -> Self {
+    /// A copy with a reference of its own.
+    pub fn clone_ref(&self, py: Python<'_>) -> Self {
         Self { object: self.object.clone_ref(py), address: self.address }
     }
 
     /// Calls it with positional arguments.
     #[inline]
-    pub(crate) fn call<'py, const N: usize>(
+    pub fn call<'py, const N: usize>(
         &self,
         py: Python<'py>,
         arguments: [&Bound<'py, PyAny>; N],

@@ -13,26 +13,30 @@ use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyBool, PyDict, PyTuple};
 use rustix::event::{EventfdFlags, eventfd};
-use rustix::time::{ClockId, clock_gettime};
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 /// Rings a loop from any thread, at most once until the loop has listened.
 #[derive(Debug)]
-pub(crate) struct Bell {
+pub struct Bell {
     descriptor: OwnedFd,
     rung: AtomicBool,
 }
 
 impl Bell {
-    pub(crate) fn new() -> PyResult<Arc<Self>> {
+    /// A bell that nobody has rung.
+    ///
+    /// # Errors
+    /// `OSError`.
+    pub fn new() -> PyResult<Arc<Self>> {
         let descriptor = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)
             .map_err(|error| PyOSError::new_err((error.raw_os_error(), "eventfd failed")))?;
         Ok(Arc::new(Self { descriptor, rung: AtomicBool::new(false) }))
     }
 
-    pub(crate) fn ring(&self) {
+    /// Rings it.
+    pub fn ring(&self) {
         if !self.rung.swap(true, Ordering::SeqCst) {
             // The counter cannot be full: it is read before it is written again.
             let _ = rustix::io::write(&self.descriptor, &1_u64.to_ne_bytes());
@@ -40,57 +44,73 @@ impl Bell {
     }
 
     /// Silences the bell; what is settled from now on rings it again.
-    pub(crate) fn listen(&self) {
+    pub fn listen(&self) {
         let mut counter = [0; 8];
         let _ = rustix::io::read(&self.descriptor, &mut counter);
         self.rung.store(false, Ordering::SeqCst);
     }
 
-    pub(crate) fn number(&self) -> i32 {
+    /// The descriptor that a loop watches.
+    #[must_use]
+    pub fn number(&self) -> i32 {
         self.descriptor.as_raw_fd()
     }
 }
 
 /// The loop and the thread that an engine was started on.
 #[derive(Debug)]
-pub(crate) struct Home {
-    pub(crate) event_loop: Py<PyAny>,
+pub struct Home {
+    /// The loop.
+    pub event_loop: Py<PyAny>,
+    thread: usize,
     /// This thread's dictionary, and its version when the loop was last seen to be the running one.
     seen: GilValue<(usize, u64)>,
 }
 
+/// A number that no other living thread has.
+fn this_thread() -> usize {
+    thread_local! {
+        static HERE: u8 = const { 0 };
+    }
+    HERE.with(|here| std::ptr::from_ref(here).addr())
+}
+
 impl Home {
-    pub(crate) fn new(event_loop: Py<PyAny>) -> Self {
-        Self { event_loop, seen: GilValue::default() }
+    /// The loop that is to run on this very thread.
+    #[must_use]
+    pub fn new(event_loop: Py<PyAny>) -> Self {
+        Self { event_loop, thread: this_thread(), seen: GilValue::default() }
     }
 
-    /// Refuses a call from another thread, from another loop, or from outside a running loop.
+    /// Whether this is the loop's thread.
+    #[must_use]
+    pub fn is_this_thread(&self) -> bool {
+        self.thread == this_thread()
+    }
+
+    /// The loop that runs on this thread where it is another one or none (`None`); nothing where it is this one.
+    ///
+    /// # Errors
+    /// What asking for it raises.
     #[inline]
-    pub(crate) fn check(&self, py: Python<'_>) -> PyResult<()> {
+    pub fn elsewhere<'py>(&self, py: Python<'py>) -> PyResult<Option<Bound<'py, PyAny>>> {
         let now = version(py);
         if now.1 != 0 && now == self.seen.get(py) {
-            return Ok(());
+            return Ok(None);
         }
-        self.check_running(py, now)
+        let running = running_or_none(py)?;
+        if running.is(&self.event_loop) {
+            self.seen.set(py, now);
+            return Ok(None);
+        }
+        Ok(Some(running))
     }
 
-    fn check_running(&self, py: Python<'_>, version: (usize, u64)) -> PyResult<()> {
-        static ASK: PyOnceLock<Function> = PyOnceLock::new();
-        let ask = ASK.get_or_try_init(py, || {
-            let ask = py.import("asyncio")?.getattr("_get_running_loop")?;
-            PyResult::Ok(Function::new(py, ask.unbind()))
-        })?;
-        if ask.call(py, [])?.is(&self.event_loop) {
-            self.seen.set(py, version);
-            return Ok(());
-        }
-        Err(error::not_started(
-            py,
-            "the engine was started on another event loop or thread; call it from a coroutine on that loop",
-        ))
-    }
-
-    pub(crate) fn create_task<'py>(
+    /// Makes a task on the loop; on its thread only.
+    ///
+    /// # Errors
+    /// What the loop raises.
+    pub fn create_task<'py>(
         &self,
         coroutine: &Bound<'py, PyAny>,
         name: &str,
@@ -103,25 +123,55 @@ impl Home {
         self.event_loop.bind(py).call_method(intern!(py, "create_task"), (coroutine,), Some(&named))
     }
 
-    pub(crate) fn call_soon(&self, py: Python<'_>, callback: &Bound<'_, PyAny>) -> PyResult<()> {
-        self.event_loop.call_method1(py, intern!(py, "call_soon"), (callback,)).map(drop)
+    /// Has the loop call a function, from whatever thread. A closed loop calls nothing.
+    ///
+    /// # Errors
+    /// What the loop raises.
+    pub fn call_soon(&self, py: Python<'_>, callback: &Bound<'_, PyAny>) -> PyResult<()> {
+        let event_loop = self.event_loop.bind(py);
+        if self.is_this_thread() {
+            return event_loop.call_method1(intern!(py, "call_soon"), (callback,)).map(drop);
+        }
+        if self.is_closed(py)? {
+            return Ok(());
+        }
+        event_loop.call_method1(intern!(py, "call_soon_threadsafe"), (callback,)).map(drop)
     }
 
-    pub(crate) fn call_later(&self, py: Python<'_>, nanos: u64, callback: &Bound<'_, PyAny>) -> PyResult<Py<PyAny>> {
+    /// Whether the loop will never run again.
+    ///
+    /// # Errors
+    /// What the loop raises.
+    pub fn is_closed(&self, py: Python<'_>) -> PyResult<bool> {
+        self.event_loop.call_method0(py, intern!(py, "is_closed"))?.is_truthy(py)
+    }
+
+    /// Has the loop call a function later; on its thread only. Gives the timer.
+    ///
+    /// # Errors
+    /// What the loop raises.
+    pub fn call_later(&self, py: Python<'_>, nanos: u64, callback: &Bound<'_, PyAny>) -> PyResult<Py<PyAny>> {
         let seconds = std::time::Duration::from_nanos(nanos).as_secs_f64();
         self.event_loop.call_method1(py, intern!(py, "call_later"), (seconds, callback))
     }
 
-    pub(crate) fn add_reader(&self, py: Python<'_>, bell: &Bell, callback: &Bound<'_, PyAny>) -> PyResult<()> {
+    /// Has the loop call a function whenever the bell rings.
+    ///
+    /// # Errors
+    /// What the loop raises: not every loop watches descriptors.
+    pub fn add_reader(&self, py: Python<'_>, bell: &Bell, callback: &Bound<'_, PyAny>) -> PyResult<()> {
         self.event_loop.call_method1(py, intern!(py, "add_reader"), (bell.number(), callback)).map(drop)
     }
 
-    pub(crate) fn remove_reader(&self, py: Python<'_>, bell: &Bell) -> PyResult<()> {
-        let event_loop = self.event_loop.bind(py);
-        if event_loop.call_method0(intern!(py, "is_closed"))?.is_truthy()? {
+    /// Ends that.
+    ///
+    /// # Errors
+    /// What the loop raises.
+    pub fn remove_reader(&self, py: Python<'_>, bell: &Bell) -> PyResult<()> {
+        if self.is_closed(py)? {
             return Ok(());
         }
-        event_loop.call_method1(intern!(py, "remove_reader"), (bell.number(),)).map(drop)
+        self.event_loop.call_method1(py, intern!(py, "remove_reader"), (bell.number(),)).map(drop)
     }
 }
 
@@ -141,31 +191,32 @@ fn version(_py: Python<'_>) -> (usize, u64) {
     }
 }
 
+/// The loop that runs on this thread, or Python's `None`.
+///
+/// # Errors
+/// What asking for it raises.
+pub fn running_or_none(py: Python<'_>) -> PyResult<Bound<'_, PyAny>> {
+    static ASK: PyOnceLock<Function> = PyOnceLock::new();
+    let ask = ASK.get_or_try_init(py, || {
+        let ask = py.import("asyncio")?.getattr("_get_running_loop")?;
+        PyResult::Ok(Function::new(py, ask.unbind()))
+    })?;
+    ask.call(py, [])
+}
+
 /// The loop that runs on this thread.
-pub(crate) fn running_loop(py: Python<'_>) -> PyResult<Bound<'_, PyAny>> {
+///
+/// # Errors
+/// `RuntimeError` where none does.
+pub fn running_loop(py: Python<'_>) -> PyResult<Bound<'_, PyAny>> {
     py.import("asyncio")?.getattr("get_running_loop")?.call0()
 }
 
-/// Nanoseconds of the clock that deadlines are on.
-pub(crate) fn monotonic_nanos() -> u64 {
-    nanos_of(ClockId::Monotonic)
-}
-
-/// The time to count a wait of `nanos` from. A long one is counted from the coarse clock, which is a few milliseconds
-/// late and takes a fifth of the time to read.
-pub(crate) fn now_for(nanos: u64) -> u64 {
-    const COARSE: u64 = 10_000_000;
-    if nanos < 100 * COARSE { monotonic_nanos() } else { nanos_of(ClockId::MonotonicCoarse).saturating_add(COARSE) }
-}
-
-fn nanos_of(clock: ClockId) -> u64 {
-    let now = clock_gettime(clock);
-    let seconds = u64::try_from(now.tv_sec).unwrap_or(0);
-    seconds.saturating_mul(1_000_000_000).saturating_add(u64::try_from(now.tv_nsec).unwrap_or(0))
-}
-
 /// The current context, copied.
-pub(crate) fn copy_context(py: Python<'_>) -> PyResult<Bound<'_, PyAny>> {
+///
+/// # Errors
+/// There is no memory.
+pub fn copy_context(py: Python<'_>) -> PyResult<Bound<'_, PyAny>> {
     #[expect(unsafe_code, reason = "the C API alone has this call")]
     // SAFETY: gives a new reference or null with an error set.
     unsafe {
@@ -177,7 +228,7 @@ pub(crate) fn copy_context(py: Python<'_>) -> PyResult<Bound<'_, PyAny>> {
 ///
 /// # Errors
 /// The context is entered already.
-pub(crate) fn within<R>(context: &Bound<'_, PyAny>, body: impl FnOnce() -> R) -> PyResult<R> {
+pub fn within<R>(context: &Bound<'_, PyAny>, body: impl FnOnce() -> R) -> PyResult<R> {
     let py = context.py();
     #[expect(unsafe_code, reason = "the C API alone has these calls")]
     // SAFETY: `context` is a live object; the call checks its type. It is left again below, panic or not, by the guard.
@@ -203,7 +254,10 @@ impl Drop for Leave<'_, '_> {
 }
 
 /// Calls what waits for an answer right now, in its context. No task may be current.
-pub(crate) fn step(
+///
+/// # Errors
+/// What may not be swallowed: `KeyboardInterrupt`, `SystemExit`.
+pub fn step(
     py: Python<'_>,
     event_loop: &Bound<'_, PyAny>,
     callback: &Bound<'_, PyAny>,
@@ -266,8 +320,11 @@ fn stand_in<'py>(py: Python<'py>) -> Option<&'py Bound<'py, PyAny>> {
     made.as_ref().map(|done| done.bind(py))
 }
 
-/// Has the loop call what waits for an answer.
-pub(crate) fn call_soon(
+/// Has a loop call what waits for an answer, from whatever thread. A closed loop calls nothing.
+///
+/// # Errors
+/// What the loop raises.
+pub fn call_soon(
     event_loop: &Bound<'_, PyAny>,
     callback: &Bound<'_, PyAny>,
     answer: &Bound<'_, PyAny>,
@@ -279,11 +336,16 @@ pub(crate) fn call_soon(
     }
     let named = PyDict::new(py);
     named.set_item(intern!(py, "context"), context)?;
-    event_loop.call_method(intern!(py, "call_soon"), PyTuple::new(py, [callback, answer])?, Some(&named)).map(drop)
+    let here = running_or_none(py)?.is(event_loop);
+    let method = if here { intern!(py, "call_soon") } else { intern!(py, "call_soon_threadsafe") };
+    event_loop.call_method(method, PyTuple::new(py, [callback, answer])?, Some(&named)).map(drop)
 }
 
 /// Hands an exception that nobody waits for to the loop's exception handler.
-pub(crate) fn report(event_loop: &Bound<'_, PyAny>, message: &str, failure: PyErr) -> PyResult<()> {
+///
+/// # Errors
+/// What the handler raises.
+pub fn report(event_loop: &Bound<'_, PyAny>, message: &str, failure: PyErr) -> PyResult<()> {
     let py = event_loop.py();
     let context = PyDict::new(py);
     context.set_item("message", message)?;

@@ -12,48 +12,64 @@ use pyo3::types::{PyTraceback, PyType};
 use pyo3::{PyTraverseError, PyVisit};
 use std::cell::RefMut;
 
-/// Who is called with an answer once it is done, and in which context.
+/// Who is told once an answer is done.
 #[derive(Debug)]
-pub(crate) struct Waiter {
-    pub(crate) callback: Py<PyAny>,
-    pub(crate) context: Py<PyAny>,
+pub enum Waiter {
+    /// A function that the answer's loop calls with the answer, in a context.
+    OfLoop {
+        /// The function.
+        callback: Py<PyAny>,
+        /// The context.
+        context: Py<PyAny>,
+    },
+    /// A function without arguments that lets a thread go on; called on whatever thread.
+    Thread(Py<PyAny>),
 }
 
 /// What few answers have.
 #[derive(Debug, Default)]
-pub(crate) struct Rest {
+pub struct Rest {
     /// All waiters but the first.
-    pub(crate) more: Vec<Waiter>,
+    pub more: Vec<Waiter>,
     /// That of the exception when it was shown.
-    pub(crate) traceback: Option<Py<PyTraceback>>,
-    pub(crate) message: Option<Py<PyAny>>,
-    pub(crate) link: Option<Link>,
+    pub traceback: Option<Py<PyTraceback>>,
+    /// What the sender said when it gave up.
+    pub message: Option<Py<PyAny>>,
+    /// What it is connected to.
+    pub link: Option<Box<dyn Link>>,
 }
 
 /// The answer of one command.
 #[pyclass(frozen, name = "Answer", module = "ego._native")]
-pub(crate) struct Future {
+pub struct Future {
     /// The result or the exception that is shown, or will be once the disk has it.
-    pub(crate) value: GilCell<Option<Py<PyAny>>>,
-    /// The engine's loop; none where it was done when it was made, on that loop.
-    pub(crate) event_loop: GilCell<Option<Py<PyAny>>>,
-    pub(crate) waiter: GilCell<Option<Waiter>>,
-    pub(crate) rest: GilCell<Option<Box<Rest>>>,
+    pub value: GilCell<Option<Py<PyAny>>>,
+    /// The loop it is awaited on; none where it was done when it was made, or where a thread waits.
+    pub event_loop: GilCell<Option<Py<PyAny>>>,
+    /// The first who waits.
+    pub waiter: GilCell<Option<Waiter>>,
+    /// What few answers have.
+    pub rest: GilCell<Option<Box<Rest>>>,
     /// Nanoseconds of the monotonic clock; 0 for none.
-    pub(crate) deadline: GilValue<u64>,
-    pub(crate) phase: GilValue<Phase>,
+    pub deadline: GilValue<u64>,
+    /// How far it has come.
+    pub phase: GilValue<Phase>,
     /// Whether `value` is an exception.
-    pub(crate) is_error: GilValue<bool>,
-    pub(crate) blocking: GilValue<bool>,
+    pub is_error: GilValue<bool>,
+    /// asyncio's mark that a task waits for it.
+    pub blocking: GilValue<bool>,
     /// Whether an exception is shown that nobody has seen.
-    pub(crate) unretrieved: GilValue<bool>,
+    pub unretrieved: GilValue<bool>,
     /// Whether nobody holds it: exceptions go to the log.
-    pub(crate) told: GilValue<bool>,
+    pub told: GilValue<bool>,
+    /// Whether it is awaited elsewhere than on the engine's loop.
+    pub elsewhere: GilValue<bool>,
 }
 
 impl Future {
+    /// An answer in a phase.
     #[inline]
-    pub(crate) fn new(value: Option<Py<PyAny>>, event_loop: Option<Py<PyAny>>, phase: Phase, deadline: u64) -> Self {
+    pub fn new(value: Option<Py<PyAny>>, event_loop: Option<Py<PyAny>>, phase: Phase, deadline: u64) -> Self {
         Self {
             value: GilCell::new(value),
             event_loop: GilCell::new(event_loop),
@@ -65,26 +81,31 @@ impl Future {
             blocking: GilValue::new(false),
             unretrieved: GilValue::new(false),
             told: GilValue::new(false),
+            elsewhere: GilValue::new(false),
         }
     }
 
-    pub(crate) fn rest(&self, py: Python<'_>) -> RefMut<'_, Rest> {
+    /// What few answers have, made when it is first asked for.
+    pub fn rest(&self, py: Python<'_>) -> RefMut<'_, Rest> {
         RefMut::map(self.rest.borrow_mut(py), |rest| &mut **rest.get_or_insert_default())
     }
 
-    pub(crate) fn put(&self, py: Python<'_>, value: Option<Py<PyAny>>) {
+    /// Another value.
+    pub fn put(&self, py: Python<'_>, value: Option<Py<PyAny>>) {
         let before = std::mem::replace(&mut *self.value.borrow_mut(py), value);
         drop(before);
     }
 
-    pub(crate) fn event_loop<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
+    /// The loop it is awaited on.
+    pub fn event_loop<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
         match &*self.event_loop.borrow(py) {
             Some(held) => Ok(held.bind(py).clone()),
             None => wake::running_loop(py),
         }
     }
 
-    pub(crate) fn error(&self, py: Python<'_>) -> Option<PyErr> {
+    /// The exception that is shown or laid down.
+    pub fn error(&self, py: Python<'_>) -> Option<PyErr> {
         let held = if self.is_error.get(py) { self.value.borrow(py).as_ref()?.clone_ref(py) } else { return None };
         Some(PyErr::from_value(held.into_bound(py)))
     }
@@ -95,13 +116,13 @@ impl Future {
     }
 
     /// What is raised instead of a result, with the traceback that it had at first.
-    pub(crate) fn failure(&self, py: Python<'_>) -> PyErr {
+    pub fn failure(&self, py: Python<'_>) -> PyErr {
         match self.phase.get(py) {
             Phase::Cancelled => return self.cancelled_error(py),
-            Phase::Queued | Phase::Running | Phase::Writing => return error::invalid_state(py),
+            Phase::Queued | Phase::Running | Phase::Writing => return error::invalid_state(),
             Phase::Shown | Phase::Failed => self.unretrieved.set(py, false),
         }
-        let Some(failure) = self.error(py) else { return error::invalid_state(py) };
+        let Some(failure) = self.error(py) else { return error::invalid_state() };
         let traceback = self.rest(py).traceback.as_ref().map(|held| held.bind(py).clone());
         failure.set_traceback(py, traceback);
         failure
@@ -180,7 +201,7 @@ impl Future {
     }
 
     /// The result, or what is raised instead.
-    fn result(&self, py: Python<'_>) -> PyResult<Option<Py<PyAny>>> {
+    pub fn result(&self, py: Python<'_>) -> PyResult<Option<Py<PyAny>>> {
         if self.phase.get(py) != Phase::Shown {
             return Err(self.failure(py));
         }
@@ -212,7 +233,7 @@ impl Future {
         if inner.phase.get(py) >= Phase::Shown {
             return wake::call_soon(&inner.event_loop(py)?, callback.bind(py), slf, context.bind(py));
         }
-        let waiter = Waiter { callback, context };
+        let waiter = Waiter::OfLoop { callback, context };
         let mut first = inner.waiter.borrow_mut(py);
         if first.is_none() {
             *first = Some(waiter)
@@ -229,8 +250,9 @@ impl Future {
         let before = all.len();
         let mut kept = Vec::with_capacity(before);
         for waiter in all {
-            if !waiter.callback.bind(py).eq(callback)? {
-                kept.push(waiter);
+            match &waiter {
+                Waiter::OfLoop { callback: held, .. } if held.bind(py).eq(callback)? => {}
+                _ => kept.push(waiter),
             }
         }
         let removed = before - kept.len();
@@ -308,8 +330,13 @@ impl Future {
         let rest = rest.as_deref().and_then(Option::as_deref);
         let more = rest.map_or(&[][..], |rest| &rest.more);
         for waiter in first.iter().flat_map(|first| first.iter()).chain(more) {
-            visit.call(&waiter.callback)?;
-            visit.call(&waiter.context)?;
+            match waiter {
+                Waiter::OfLoop { callback, context } => {
+                    visit.call(callback)?;
+                    visit.call(context)?;
+                }
+                Waiter::Thread(go_on) => visit.call(go_on)?,
+            }
         }
         if let Some(rest) = rest {
             visit.call(rest.traceback.as_ref())?;
@@ -334,6 +361,6 @@ impl Future {
 }
 
 /// What is raised where an answer is resumed before it is done.
-pub(crate) fn awaited_badly() -> PyErr {
+pub fn awaited_badly() -> PyErr {
     PyRuntimeError::new_err("the answer was resumed before it was done; await it instead")
 }

@@ -1,0 +1,179 @@
+//! One run of an engine, between start and stop: its stores, its loop, and what the loop calls.
+
+use crate::dispatch::{self, At};
+use crate::engine::Engine;
+use crate::entity::Entity;
+use crate::kind::Kind;
+use crate::pending::{self, Waiting};
+use ego_answer::cell::{GilCell, GilValue};
+use ego_answer::wake::{Bell, Home};
+use ego_core::journal::Journal;
+use pyo3::prelude::*;
+use pyo3::types::PyTuple;
+use pyo3::{PyTraverseError, PyVisit};
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+/// A store of a run, and who waits for it.
+pub(crate) struct Lane {
+    pub(crate) journal: Arc<dyn Journal>,
+    /// In the order of tickets.
+    pub(crate) waiting: GilCell<VecDeque<Waiting>>,
+    /// Appends that the committer was not told of.
+    pub(crate) unkicked: GilValue<u64>,
+    /// Commands that the last drain showed.
+    pub(crate) last_batch: GilValue<u64>,
+}
+
+impl Lane {
+    pub(crate) fn new(journal: Arc<dyn Journal>) -> Self {
+        Self { journal, waiting: GilCell::default(), unkicked: GilValue::default(), last_batch: GilValue::default() }
+    }
+}
+
+/// An engine between start and stop.
+pub(crate) struct Run {
+    /// Where events go, and states too unless they have a store of their own.
+    pub(crate) events: Lane,
+    pub(crate) states: Option<Lane>,
+    pub(crate) home: Home,
+    pub(crate) callbacks: Callbacks,
+    pub(crate) bell: Arc<Bell>,
+    /// Whether settled commands are being shown right now.
+    pub(crate) draining: GilValue<bool>,
+    pub(crate) flush_is_due: GilValue<bool>,
+    pub(crate) pump_is_due: GilValue<bool>,
+    /// The deadline that the timer is set to; 0 for none.
+    pub(crate) nearest: GilValue<u64>,
+    /// Calls from other loops and threads that are under way.
+    pub(crate) visitors: GilValue<u64>,
+}
+
+impl Run {
+    pub(crate) fn new(events: Lane, states: Option<Lane>, home: Home, callbacks: Callbacks, bell: Arc<Bell>) -> Self {
+        Self {
+            events,
+            states,
+            home,
+            callbacks,
+            bell,
+            draining: GilValue::default(),
+            flush_is_due: GilValue::default(),
+            pump_is_due: GilValue::default(),
+            nearest: GilValue::default(),
+            visitors: GilValue::default(),
+        }
+    }
+
+    pub(crate) fn lanes(&self) -> impl Iterator<Item = &Lane> {
+        std::iter::once(&self.events).chain(&self.states)
+    }
+
+    /// The store of a kind.
+    #[inline]
+    pub(crate) fn lane(&self, kind: &Kind) -> &Lane {
+        match &self.states {
+            Some(states) if kind.is_durable_state => states,
+            _ => &self.events,
+        }
+    }
+
+    /// The commands that wait for a disk.
+    pub(crate) fn count_waiting(&self, py: Python<'_>) -> usize {
+        self.lanes().map(|lane| lane.waiting.borrow(py).len()).sum()
+    }
+
+    pub(crate) fn traverse(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
+        visit.call(&self.home.event_loop)?;
+        for callback in [&self.callbacks.drain, &self.callbacks.flush, &self.callbacks.expire, &self.callbacks.pump] {
+            visit.call(callback)?;
+        }
+        for lane in self.lanes() {
+            for waiting in lane.waiting.in_traverse().iter().flat_map(|waiting| waiting.iter()) {
+                waiting.traverse(visit)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+#[derive(Debug)]
+pub(crate) struct Callbacks {
+    pub(crate) drain: Py<Callback>,
+    pub(crate) flush: Py<Callback>,
+    pub(crate) expire: Py<Callback>,
+    pub(crate) pump: Py<Callback>,
+}
+
+impl Callbacks {
+    pub(crate) fn new(engine: &Bound<'_, Engine>) -> PyResult<Self> {
+        Ok(Self {
+            drain: Callback::new(engine, Call::Drain)?,
+            flush: Callback::new(engine, Call::Flush)?,
+            expire: Callback::new(engine, Call::Expire)?,
+            pump: Callback::new(engine, Call::Pump)?,
+        })
+    }
+}
+
+/// What a loop calls an engine for.
+#[derive(Debug)]
+pub(crate) enum Call {
+    Drain,
+    Flush,
+    Expire,
+    /// Another thread wants the timer to ring sooner.
+    Rearm,
+    Pump,
+    PassOn(Arc<Entity>),
+    Start(Arc<Entity>),
+    Land(Arc<Entity>),
+}
+
+/// A function that an event loop is given.
+#[pyclass(frozen, module = "ego._native")]
+pub(crate) struct Callback {
+    engine: Py<Engine>,
+    call: Call,
+}
+
+impl Callback {
+    pub(crate) fn new(engine: &Bound<'_, Engine>, call: Call) -> PyResult<Py<Self>> {
+        Py::new(engine.py(), Self { engine: engine.clone().unbind(), call })
+    }
+}
+
+#[pymethods]
+impl Callback {
+    #[pyo3(signature = (*arguments))]
+    fn __call__(&self, arguments: &Bound<'_, PyTuple>) -> PyResult<()> {
+        let py = arguments.py();
+        let engine = self.engine.bind(py);
+        let inner = engine.get();
+        let run = inner.run.borrow(py).clone();
+        let Some(run) = run else { return Ok(()) };
+        let at = |entity| At { py, engine, run: &run, entity, caller: None };
+        let called = match &self.call {
+            Call::Drain => {
+                run.bell.listen();
+                pending::drain(engine, &run, true)
+            }
+            Call::Flush => {
+                run.flush_is_due.set(py, false);
+                pending::kick(py, &run);
+                Ok(())
+            }
+            Call::Expire => pending::expire(engine, &run, run.nearest.get(py)),
+            Call::Rearm => pending::expire(engine, &run, 0),
+            Call::Pump => dispatch::pump(engine, &run),
+            Call::PassOn(entity) => at(entity).pass_on(),
+            Call::Start(entity) => at(entity).start(false),
+            Call::Land(entity) => at(entity).land(&arguments.get_item(0)?),
+        };
+        inner.check_drained(py).and(called)
+    }
+
+    fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
+        visit.call(&self.engine)
+    }
+}

@@ -1,0 +1,97 @@
+//! Durable states: brought into memory, checked after a command, stored whole.
+
+use crate::entity::{Entity, Live};
+use crate::turn::{self, Carried};
+use crate::{error, replay};
+use ego_core::journal::{Content, Journal, Record};
+use pyo3::IntoPyObjectExt;
+use pyo3::prelude::*;
+use pyo3::types::PyTuple;
+
+/// The state that is stored of an entity, as it was at a version; none where there is none.
+///
+/// # Errors
+/// `UnknownEventError`, `CodecError`, `HandlerResultError`, and what reading the store raises.
+pub(crate) fn read<'py>(
+    py: Python<'py>,
+    journal: &dyn Journal,
+    entity: &Entity,
+    at: u64,
+) -> PyResult<Option<(Bound<'py, PyAny>, u64)>> {
+    let mut found = Ok(None);
+    let last = journal.read_state(&entity.key, at, &mut |stored| {
+        let decoded = replay::decoder(py, entity, stored.name, stored.version, stored.revision)
+            .and_then(|decoder| replay::decode(py, entity, decoder, stored.payload, stored.revision));
+        found = decoded.map(|state| Some((state, stored.revision)));
+    });
+    let last = last.map_err(|failure| error::storage(py, &failure))?;
+    let found = found?;
+    if found.is_none() && last > 0 {
+        let message = "the store holds events of this entity, and its behavior is one of durable states";
+        let fact = ("revision", last.into_bound_py_any(py)?);
+        return Err(error::with(py, "ReplayError", &entity.key, message, &[fact]));
+    }
+    Ok(found)
+}
+
+/// Checks, encodes and appends what a handler returned, and moves the entity on.
+///
+/// # Errors
+/// `HandlerResultError`, `VersionError`, `CodecError`, and what appending raises.
+pub(crate) fn conclude(
+    py: Python<'_>,
+    journal: &dyn Journal,
+    entity: &Entity,
+    live: &mut Live,
+    result: &Bound<'_, PyAny>,
+    carried: Carried<'_>,
+) -> PyResult<()> {
+    if result.is_none() {
+        return turn::append(journal, entity, live, Content::Events(&[]), carried);
+    }
+    let pair = result.cast_exact::<PyTuple>().ok().filter(|pair| pair.len() == 2);
+    let parts = pair.and_then(|pair| Some((pair.get_item(0).ok()?, pair.get_item(1).ok()?.extract::<u64>().ok()?)));
+    let Some((state, version)) = parts else { return Err(no_change(result, entity)) };
+    entity.kind.check_state(&state, &entity.key, "handle_command")?;
+    let before = live.state.bind(py);
+    if version == live.revision && before.eq(&state)? {
+        return turn::append(journal, entity, live, Content::Events(&[]), carried);
+    }
+    if version != live.revision + 1 || state.get_type_ptr() != before.get_type_ptr() {
+        return Err(wrong_version(py, entity, live, &state, version));
+    }
+    let Some(stored) = entity.kind.stored_type(&state) else { return Err(no_change(result, entity)) };
+    let payload = turn::encode(py, entity, &state, "a state")?;
+    let record = Record { name: &stored.name, version: stored.version, payload: payload.as_bytes() };
+    turn::append(journal, entity, live, Content::State(record), carried)?;
+    live.state = state.unbind();
+    Ok(())
+}
+
+fn no_change(found: &Bound<'_, PyAny>, entity: &Entity) -> PyErr {
+    let shown = found.repr().map(|text| text.to_string()).unwrap_or_default();
+    let message = format!("handle_command gave {shown} where (state, version) or None is wanted");
+    error::about(found.py(), "HandlerResultError", &entity.key, &message)
+}
+
+fn wrong_version(py: Python<'_>, entity: &Entity, live: &Live, state: &Bound<'_, PyAny>, version: u64) -> PyErr {
+    let next = live.revision + 1;
+    let types = (|| PyResult::Ok((live.state.bind(py).get_type().qualname()?, state.get_type().qualname()?)))();
+    let made = types.and_then(|(before, after)| {
+        let message = if state.get_type_ptr() == live.state.bind(py).get_type_ptr() {
+            format!(
+                "handle_command gave version {version} where {next} is next; return the state with {next}, or None for no change"
+            )
+        } else {
+            format!("handle_command gave a {after} of version {version} where a {before} of version {next} is next")
+        };
+        let facts = [
+            ("expected", next.into_bound_py_any(py)?),
+            ("actual", version.into_bound_py_any(py)?),
+            ("expected_type", before.into_any()),
+            ("actual_type", after.into_any()),
+        ];
+        Ok(error::with(py, "VersionError", &entity.key, &message, &facts))
+    });
+    made.unwrap_or_else(|failure| failure)
+}

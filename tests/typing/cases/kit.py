@@ -1,0 +1,54 @@
+"""What a checker knows about given, when, then."""
+
+from bank import Account, Balance, Deposit, Deposited, Withdraw, Withdrawn
+
+import ego
+from ego.testing import given
+
+
+class Rename(ego.Command):
+    name: str
+
+
+class Profile(ego.State):
+    name: str = ""
+
+
+class Member(ego.DurableStateBehavior[Rename, Profile]):
+    def initial_state(self) -> Profile:
+        return Profile()
+
+    def handle_command(self, command: Rename, version: int, state: Profile) -> tuple[Profile, int]:
+        return Profile(command.name), version + 1
+
+
+class OverdrawnError(Exception):
+    missing: int
+
+
+async def main() -> None:
+    reveal_type(given(Account))  # is: Given[Deposit | Withdraw, Deposited | Withdrawn, Balance]
+    outcome = given(Account, Deposited(5), Withdrawn(1), id="acct-1").when(Deposit(2))
+    reveal_type(outcome)  # is: Outcome[Deposit | Withdraw, Deposited | Withdrawn, Balance]
+    reveal_type(await outcome)  # is: Outcome[Deposit | Withdraw, Deposited | Withdrawn, Balance]
+    then = outcome.then(Deposited(2), state=Balance(6), revision=3)
+    reveal_type(then)  # is: Outcome[Deposit | Withdraw, Deposited | Withdrawn, Balance]
+    reveal_type(then.when(Withdraw(9)).rejects(OverdrawnError, "9", missing=3))  # is: OverdrawnError
+    reveal_type(given(ego.Kind(Account), Deposited(5)))  # is: Given[Deposit | Withdraw, Any, Balance]
+
+    member = given(Member, state=Profile("Ada"), version=3)
+    reveal_type(member)  # is: Given[Rename, Never, Profile]
+    member.when(Rename("Bea")).then(state=Profile("Bea"), version=4)
+    given(ego.Kind(Member), state=Profile("Ada")).when(Rename("Ada")).then()
+
+    given(Account, Balance(1))  # error
+    given(Account, state=Balance(1))  # error
+    given(Account).when(Deposited(1))  # error
+    outcome.then(Deposit(1))  # error
+    outcome.then(state=5)  # error
+    outcome.rejects(KeyboardInterrupt)  # error
+    given(Member, Profile("Ada"))  # error
+    given(Member, state="Ada")  # error
+    member.when(Rename("Bea")).then(Profile("Bea"))  # error
+    member.when(Rename("Bea")).then(state=Balance(1))  # error
+    given(Balance)  # error
