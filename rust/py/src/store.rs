@@ -1,11 +1,11 @@
 //! One opened store, as Python holds it.
 
 use crate::clock::HandClock;
-use crate::error;
 use ego_core::StoreError;
 use ego_core::journal::{Journal, Read};
 use ego_core::log::{Log, LogOptions, Opened};
 use ego_core::memory::MemoryJournal;
+use ego_engine::error;
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict};
 use std::path::PathBuf;

@@ -27,18 +27,18 @@ const TURN_BUDGET: usize = 64;
 
 /// An entity of an engine that runs.
 #[derive(Clone, Copy)]
-pub(crate) struct At<'a, 'py> {
-    pub(crate) py: Python<'py>,
-    pub(crate) engine: &'a Bound<'py, Engine>,
-    pub(crate) run: &'a Arc<Run>,
-    pub(crate) entity: &'a Arc<Entity>,
+pub struct At<'a, 'py> {
+    pub py: Python<'py>,
+    pub engine: &'a Bound<'py, Engine>,
+    pub run: &'a Arc<Run>,
+    pub entity: &'a Arc<Entity>,
     /// The loop of a caller elsewhere than on the engine's loop; Python's `None` for a thread without one.
-    pub(crate) caller: Option<&'a Bound<'py, PyAny>>,
+    pub caller: Option<&'a Bound<'py, PyAny>>,
 }
 
 /// Whether and how long somebody waits for an answer.
 #[derive(Clone, Copy)]
-pub(crate) enum Patience {
+pub enum Patience {
     Nanos(u64),
     ForEver,
     /// Nobody waits: exceptions go to the log.
@@ -47,7 +47,7 @@ pub(crate) enum Patience {
 
 /// What a sender wants, borrowed.
 #[derive(Clone, Copy)]
-pub(crate) enum Wish<'a, 'py> {
+pub enum Wish<'a, 'py> {
     Command(&'a Bound<'py, PyAny>, Option<&'a Arc<Terms>>),
     State,
 }
@@ -62,19 +62,19 @@ impl<'a> Wish<'a, '_> {
 }
 
 /// How a turn ended: what is shown once the ticket is settled, and what is told then.
-pub(crate) struct Ended<'py> {
-    pub(crate) ticket: Ticket,
-    pub(crate) generation: u32,
-    pub(crate) value: PyResult<Bound<'py, PyTuple>>,
-    pub(crate) tells: Vec<Tell>,
+pub struct Ended<'py> {
+    pub ticket: Ticket,
+    pub generation: u32,
+    pub value: PyResult<Bound<'py, PyTuple>>,
+    pub tells: Vec<Tell>,
 }
 
 /// A turn whose handler returned an awaitable.
-pub(crate) struct Deferred<'py> {
-    pub(crate) live: Live,
-    pub(crate) awaitable: Bound<'py, PyAny>,
-    pub(crate) tells: Vec<Tell>,
-    pub(crate) generation: u32,
+pub struct Deferred<'py> {
+    pub live: Live,
+    pub awaitable: Bound<'py, PyAny>,
+    pub tells: Vec<Tell>,
+    pub generation: u32,
 }
 
 /// A turn, as far as it came without waiting.
@@ -93,14 +93,14 @@ fn deadline(clock: &Clock, patience: Patience) -> u64 {
 impl<'a, 'py> At<'a, 'py> {
     /// The journal of the entity's kind.
     #[inline]
-    pub(crate) fn journal(self) -> &'a dyn Journal {
+    pub fn journal(self) -> &'a dyn Journal {
         &*self.run.lane(&self.entity.kind).journal
     }
 
     /// Sends a command and gives the awaitable of its answer. Called without pyo3's bookkeeping: whatever may let go of
     /// an object happens in [`attached`].
     #[inline]
-    pub(crate) fn send(
+    pub fn send(
         self,
         command: &Bound<'py, PyAny>,
         patience: Patience,
@@ -169,7 +169,7 @@ impl<'a, 'py> At<'a, 'py> {
     }
 
     /// Asks for something in whatever state engine and entity are.
-    pub(crate) fn ask(self, wish: Wish<'_, 'py>, patience: Patience) -> PyResult<Answer> {
+    pub fn ask(self, wish: Wish<'_, 'py>, patience: Patience) -> PyResult<Answer> {
         self.engine.get().check_open(self.py)?;
         self.ask_in(wish, patience, None)
     }
@@ -300,7 +300,7 @@ impl<'a, 'py> At<'a, 'py> {
     }
 
     /// Lays the answer of an ended turn down and shows it once its ticket is settled.
-    pub(crate) fn conclude(self, answer: Answer, ended: Ended<'py>, step: bool) -> PyResult<()> {
+    pub fn conclude(self, answer: Answer, ended: Ended<'py>, step: bool) -> PyResult<()> {
         let Self { py, engine, run, entity, .. } = self;
         let Ended { ticket, generation, value, tells } = ended;
         let rejected = value.is_err();
@@ -384,7 +384,7 @@ impl<'a, 'py> At<'a, 'py> {
     }
 
     /// For the holder of a turn: runs what waits in the mailbox, then lets go.
-    pub(crate) fn pass_on(self) -> PyResult<()> {
+    pub fn pass_on(self) -> PyResult<()> {
         let next = self.entity.slot.borrow_mut(self.py).next_or_leave();
         next.map_or(Ok(()), |next| self.run_waiting(next))
     }
@@ -425,7 +425,7 @@ impl<'a, 'py> At<'a, 'py> {
     }
 
     /// Sends a command without an answer; from a handler, once the handler's own unit is durable.
-    pub(crate) fn tell(self, command: &Bound<'py, PyAny>) -> PyResult<()> {
+    pub fn tell(self, command: &Bound<'py, PyAny>) -> PyResult<()> {
         let Self { py, engine, entity, .. } = self;
         engine.get().check_open(py)?;
         entity.kind.check_command(command, &entity.key)?;
@@ -447,7 +447,7 @@ impl<'a, 'py> At<'a, 'py> {
 }
 
 /// Puts what a handler told on its way, now that the handler's unit is durable.
-pub(crate) fn release(engine: &Bound<'_, Engine>, run: &Run, tells: Vec<Tell>) -> PyResult<()> {
+pub fn release(engine: &Bound<'_, Engine>, run: &Run, tells: Vec<Tell>) -> PyResult<()> {
     if tells.is_empty() {
         return Ok(());
     }
@@ -465,7 +465,7 @@ fn schedule_pump(py: Python<'_>, run: &Run) -> PyResult<()> {
 }
 
 /// Delivers what was told, as much as fits into one round of the loop.
-pub(crate) fn pump(engine: &Bound<'_, Engine>, run: &Arc<Run>) -> PyResult<()> {
+pub fn pump(engine: &Bound<'_, Engine>, run: &Arc<Run>) -> PyResult<()> {
     let py = engine.py();
     let mut result = Ok(());
     run.pump_is_due.set(py, false);

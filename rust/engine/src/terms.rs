@@ -17,32 +17,32 @@ use std::sync::Arc;
 
 /// Which revisions a command runs on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Expected {
+pub enum Expected {
     Exactly(u64),
     MustExist,
 }
 
 /// The id of a command, and what tells it from another one under that id.
 #[derive(Debug)]
-pub(crate) struct Identified {
-    pub(crate) id: Arc<str>,
-    pub(crate) fingerprint: [u8; 16],
+pub struct Identified {
+    pub id: Arc<str>,
+    pub fingerprint: [u8; 16],
 }
 
 #[derive(Debug, Default)]
-pub(crate) struct Terms {
-    pub(crate) expected: Option<Expected>,
-    pub(crate) command: Option<Identified>,
+pub struct Terms {
+    pub expected: Option<Expected>,
+    pub command: Option<Identified>,
     /// Encoded; empty for none.
-    pub(crate) metadata: Vec<u8>,
+    pub metadata: Vec<u8>,
 }
 
 /// The same as it was given; nothing of it is Python's `None`.
 #[derive(Default)]
-pub(crate) struct Given<'a, 'py> {
-    pub(crate) expected_revision: Option<&'a Bound<'py, PyAny>>,
-    pub(crate) command_id: Option<&'a Bound<'py, PyAny>>,
-    pub(crate) metadata: Option<&'a Bound<'py, PyAny>>,
+pub struct Given<'a, 'py> {
+    pub expected_revision: Option<&'a Bound<'py, PyAny>>,
+    pub command_id: Option<&'a Bound<'py, PyAny>>,
+    pub metadata: Option<&'a Bound<'py, PyAny>>,
 }
 
 impl Terms {
@@ -50,7 +50,7 @@ impl Terms {
     ///
     /// # Errors
     /// `TypeError`, `ValueError`, `CodecError` (a command under an id that cannot be encoded), `MessageTooLargeError`.
-    pub(crate) fn of(
+    pub fn of(
         given: &Given<'_, '_>,
         command: &Bound<'_, PyAny>,
         kind: &Kind,
@@ -69,7 +69,7 @@ impl Terms {
 
     /// # Errors
     /// `RevisionConflictError`.
-    pub(crate) fn check_revision(&self, py: Python<'_>, entity: &EntityKey, actual: u64) -> PyResult<()> {
+    pub fn check_revision(&self, py: Python<'_>, entity: &EntityKey, actual: u64) -> PyResult<()> {
         let (expected, words) = match self.expected {
             None => return Ok(()),
             Some(Expected::Exactly(expected)) if expected == actual => return Ok(()),
@@ -93,7 +93,7 @@ impl Terms {
     }
 
     /// The metadata as a new dictionary.
-    pub(crate) fn metadata_of<'py>(this: Option<&Self>, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
+    pub fn metadata_of<'py>(this: Option<&Self>, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
         let found = PyDict::new(py);
         for (name, value) in this.map(|terms| metadata::pairs(&terms.metadata)).unwrap_or_default() {
             found.set_item(name, value)?;

@@ -11,14 +11,14 @@ use pyo3::types::{PyBytes, PyTuple};
 use std::sync::Arc;
 
 /// The commands that an entity remembers.
-pub(crate) type Memory = Commands<Py<PyAny>>;
+pub type Memory = Commands<Py<PyAny>>;
 
 /// What a command with an id was answered before; none where it is new.
 ///
 /// # Errors
 /// The rejection that it was refused with; `CommandIdReusedError`: the id belongs to another command; what reading the
 /// store raises.
-pub(crate) fn repeated<'py>(
+pub fn repeated<'py>(
     py: Python<'py>,
     journal: &dyn Journal,
     entity: &Arc<Entity>,
@@ -76,13 +76,7 @@ fn recall(py: Python<'_>, journal: &dyn Journal, entity: &Entity, now: u64) -> P
 }
 
 /// Remembers how a command ended that was just appended.
-pub(crate) fn remember(
-    py: Python<'_>,
-    entity: &Entity,
-    live: &mut Live,
-    command: &Identified,
-    rejection: Option<Rejection>,
-) {
+pub fn remember(py: Python<'_>, entity: &Entity, live: &mut Live, command: &Identified, rejection: Option<Rejection>) {
     let remembered = Remembered {
         fingerprint: command.fingerprint,
         revision: live.revision,
@@ -102,7 +96,7 @@ fn module(py: Python<'_>) -> PyResult<Bound<'_, PyModule>> {
 ///
 /// # Errors
 /// `CodecError`, `ConfigError`.
-pub(crate) fn rejection(py: Python<'_>, failure: &PyErr) -> PyResult<Option<Rejection>> {
+pub fn rejection(py: Python<'_>, failure: &PyErr) -> PyResult<Option<Rejection>> {
     let module = module(py)?;
     if !failure.value(py).is_instance(&module.getattr("Rejection")?)? {
         return Ok(None);

@@ -12,7 +12,7 @@ use pyo3::types::PyTuple;
 ///
 /// # Errors
 /// `UnknownEventError`, `CodecError`, `HandlerResultError`, and what reading the store raises.
-pub(crate) fn read<'py>(
+pub fn read<'py>(
     py: Python<'py>,
     journal: &dyn Journal,
     entity: &Entity,
@@ -38,7 +38,7 @@ pub(crate) fn read<'py>(
 ///
 /// # Errors
 /// `HandlerResultError`, `VersionError`, `CodecError`, and what appending raises.
-pub(crate) fn conclude(
+pub fn conclude(
     py: Python<'_>,
     journal: &dyn Journal,
     entity: &Entity,
