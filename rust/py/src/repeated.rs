@@ -2,9 +2,10 @@
 
 use crate::entity::{Entity, Live};
 use crate::terms::Identified;
+use crate::turn::{Fate, fate};
 use crate::{error, replay};
 use ego_core::entities::commands::{Commands, Rejection, Remembered, oldest};
-use ego_core::journal::{Journal, Read};
+use ego_core::journal::{Journal, Read, Ticket};
 use pyo3::IntoPyObjectExt;
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyTuple};
@@ -13,32 +14,36 @@ use std::sync::Arc;
 /// The commands that an entity remembers.
 pub(crate) type Memory = Commands<Py<PyAny>>;
 
-/// What a command with an id was answered before; none where it is new.
+/// What a command with an id was answered before, or the rejection that it was refused with, and the unit that recorded
+/// it; none where it is new.
 ///
 /// # Errors
-/// The rejection that it was refused with; `CommandIdReusedError`: the id belongs to another command; what reading the
-/// store raises.
+/// `CommandIdReusedError`: the id belongs to another command; what reading the store raises.
 pub(crate) fn repeated<'py>(
     py: Python<'py>,
     journal: &dyn Journal,
     entity: &Arc<Entity>,
     live: &mut Live,
     command: &Identified,
-) -> PyResult<Option<Bound<'py, PyTuple>>> {
+) -> PyResult<Option<(PyResult<Bound<'py, PyTuple>>, Ticket)>> {
     let (now, retention) = (entity.house.clock.wall_nanos_at_tick(), entity.kind.retention);
     let memory = match &mut live.commands {
         Some(memory) => memory,
         empty => empty.insert(Box::new(recall(py, journal, entity, now)?)),
     };
     memory.settle(journal.settled(), drop);
-    let Some(found) = memory.find(&command.id, now, retention) else { return Ok(None) };
+    let found = memory.find(&command.id, now, retention);
+    let Some(found) = found.filter(|found| !matches!(fate(journal, found.ticket), Fate::Lost(_))) else {
+        return Ok(None);
+    };
+    let ticket = found.ticket;
     if found.fingerprint != command.fingerprint {
         let message = format!("command id {:?} belongs to another command; nothing was run", command.id);
         let fact = ("command_id", command.id.as_str().into_bound_py_any(py)?);
         return Err(error::with(py, "CommandIdReusedError", &entity.key, &message, &[fact]));
     }
     if let Some(rejection) = &found.rejection {
-        return Err(rejected(py, rejection));
+        return Ok(Some((Err(rejected(py, rejection)), ticket)));
     }
     let revision = found.revision;
     let state = match &found.reply {
@@ -46,7 +51,7 @@ pub(crate) fn repeated<'py>(
         Some(reply) => reply.bind(py).clone(),
         None => replay::state_at(py, journal, entity, live, revision)?,
     };
-    PyTuple::new(py, [state, revision.into_bound_py_any(py)?]).map(Some)
+    Ok(Some((PyTuple::new(py, [state, revision.into_bound_py_any(py)?]), ticket)))
 }
 
 /// What the store remembers of an entity's commands.

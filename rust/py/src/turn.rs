@@ -50,8 +50,8 @@ pub(crate) fn shown<'py>(py: Python<'py>, live: &Live) -> PyResult<Bound<'py, Py
 pub(crate) enum Decided<'py> {
     /// The entity has moved on, or stayed where it was.
     Done,
-    /// It was answered before, and is again.
-    Repeated(Bound<'py, PyTuple>),
+    /// It was answered before, and is again, once the unit that recorded the answer is durable.
+    Repeated(PyResult<Bound<'py, PyTuple>>, Ticket),
     /// The awaitable of an `async def` handler.
     Deferred(Bound<'py, PyAny>),
 }
@@ -83,9 +83,9 @@ pub(crate) fn decide_on_terms<'py>(
     terms: &Terms,
 ) -> PyResult<Decided<'py>> {
     if let Some(identified) = &terms.command
-        && let Some(answer) = repeated::repeated(py, journal, entity, live, identified)?
+        && let Some((answer, ticket)) = repeated::repeated(py, journal, entity, live, identified)?
     {
-        return Ok(Decided::Repeated(answer));
+        return Ok(Decided::Repeated(answer, ticket));
     }
     terms.check_revision(py, &entity.key, live.revision)?;
     let result = handle(py, entity, live, command);
