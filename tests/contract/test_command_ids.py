@@ -531,3 +531,34 @@ def test_a_duplicate_sent_ahead_is_not_answered_with_what_is_refused(tmp_path: P
                 assert await counter.send(Take(1)) == (Balance(2), 2)
 
     run(main())
+
+
+def test_a_refused_record_takes_nothing_of_its_entity_along(tmp_path: Path, run: Run) -> None:
+    async def main() -> None:
+        async with engine(ego.LogStore(tmp_path / "s")) as shop:
+            filler, big = shop.get(Counter, "filler"), "x" * 60_000
+            with files_up_to(1 << 20):
+                with pytest.raises(ego.StoreFullError):  # noqa: PT012 - as many as there is room for
+                    while True:
+                        with pytest.raises(TooMuch):
+                            await filler.send(Take(200, big), command_id=f"{Counter.runs}")
+                for number in range(20):
+                    counter = shop.get(Counter, f"{number}")
+                    refused = counter.send(Take(200, big), command_id="x")
+                    small = counter.send(Take(1), command_id="y")
+                    with pytest.raises(ego.StoreFullError):
+                        await refused
+                    # The second one may be on its way to the disk still.
+                    runs = Counter.runs
+                    again = counter.send(Take(1), command_id="y")
+                    state = counter.state()
+                    last = counter.send(Take(1))
+                    assert [await each for each in (small, again, state, last)] == [
+                        (Balance(1), 1),
+                        (Balance(1), 1),
+                        (Balance(1), 1),
+                        (Balance(2), 2),
+                    ]
+                    assert Counter.runs == runs + 1
+
+    run(main())

@@ -314,7 +314,7 @@ impl<'a, 'py> At<'a, 'py> {
                 pending::finish(engine, entity, &answer, verdict, step)
             }
             Fate::Lost(failure) => {
-                entity.forget(py, generation);
+                entity.lose(py, ticket, generation);
                 pending::finish(engine, entity, &answer, Verdict::Lost(error::storage(py, &failure)), step)
             }
         }

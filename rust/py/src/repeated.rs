@@ -71,6 +71,7 @@ fn recall(py: Python<'_>, journal: &dyn Journal, entity: &Entity, now: u64) -> P
             rejection,
             reply: None,
             ticket: 0,
+            is_alone: false,
         };
         if memory.recall(stored.id, command, retention) { Read::More } else { Read::Enough }
     });
@@ -85,6 +86,7 @@ pub(crate) fn remember(
     live: &mut Live,
     command: &Identified,
     rejection: Option<Rejection>,
+    is_alone: bool,
 ) {
     let remembered = Remembered {
         fingerprint: command.fingerprint,
@@ -93,6 +95,7 @@ pub(crate) fn remember(
         reply: rejection.is_none().then(|| live.state.clone_ref(py)),
         rejection,
         ticket: live.last_ticket,
+        is_alone,
     };
     live.commands.get_or_insert_default().remember(&command.id, remembered, entity.kind.retention);
 }

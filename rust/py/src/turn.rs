@@ -144,6 +144,7 @@ pub(crate) fn conclude_on_terms(
     let command = terms.command.as_ref();
     let record = command.map(|it| Command { id: &it.id, fingerprint: it.fingerprint, rejection: None });
     let carried = Carried { metadata: &terms.metadata, command: record };
+    let before = live.revision;
     let concluded = result.and_then(|result| conclude(py, journal, entity, live, &result, carried));
     let Some(command) = command else { return concluded };
     let rejection = match &concluded {
@@ -158,7 +159,7 @@ pub(crate) fn conclude_on_terms(
         let carried = Carried { command: record.map(|record| Command { rejection, ..record }), ..carried };
         append(journal, entity, live, Content::Events(&[]), carried)?;
     }
-    repeated::remember(py, entity, live, command, rejection);
+    repeated::remember(py, entity, live, command, rejection, live.revision == before);
     concluded
 }
 

@@ -44,6 +44,8 @@ pub struct Remembered<R> {
     pub reply: Option<R>,
     /// The unit that recorded it; 0 where it was read from the journal.
     pub ticket: Ticket,
+    /// Whether that unit holds the record alone.
+    pub is_alone: bool,
 }
 
 /// The remembered commands of one entity.
@@ -73,7 +75,7 @@ impl<R> Commands<R> {
     pub fn remember(&mut self, id: &str, command: Remembered<R>, retention: Retention) {
         let now = command.time;
         let id: Arc<str> = Arc::from(id);
-        self.replies += usize::from(command.reply.is_some());
+        self.replies += usize::from(command.reply.is_some() || self.replies > 0);
         if self.by_id.insert(Arc::clone(&id), command).is_some() {
             self.order.retain(|held| *held != id);
         }
@@ -93,6 +95,14 @@ impl<R> Commands<R> {
             self.order.push_front(id);
         }
         self.order.len() < retention.count
+    }
+
+    /// Takes the command of a unit back that is not stored, if the unit held nothing else.
+    pub fn take_back(&mut self, ticket: Ticket) -> Option<Remembered<R>> {
+        let is_it = |held: &Arc<str>| self.by_id.get(held).is_some_and(|it| it.is_alone && it.ticket == ticket);
+        let at = self.order.iter().position(is_it)?;
+        self.replies -= usize::from(at + self.replies >= self.order.len());
+        self.by_id.remove(&self.order.remove(at)?)
     }
 
     /// Gives the replies up that the journal has by now.
@@ -152,7 +162,8 @@ mod tests {
     const THREE: Retention = Retention { count: 3, age: 100 };
 
     fn at(time: u64, ticket: Ticket) -> Remembered<u64> {
-        Remembered { fingerprint: [0; 16], revision: time, time, rejection: None, reply: Some(time), ticket }
+        let reply = Some(time);
+        Remembered { fingerprint: [0; 16], revision: time, time, rejection: None, reply, ticket, is_alone: false }
     }
 
     #[test]
@@ -201,6 +212,29 @@ mod tests {
         commands.settle(u64::MAX, |reply| gone.push(reply));
         assert_eq!((gone, commands.replies().count()), (vec![1, 2, 3], 0));
         assert!(commands.find("c-1", 3, THREE).unwrap().reply.is_none());
+    }
+
+    #[test]
+    fn a_reply_before_a_refusal_is_let_go_of() {
+        let mut commands = Commands::default();
+        commands.remember("a", at(1, 10), THREE);
+        commands.remember("b", Remembered { reply: None, ..at(2, 20) }, THREE);
+        assert_eq!(commands.replies().count(), 1);
+        let mut gone = Vec::new();
+        commands.settle(20, |reply| gone.push(reply));
+        assert_eq!((gone, commands.replies().count()), (vec![1], 0));
+    }
+
+    #[test]
+    fn a_record_alone_is_taken_back_and_no_other() {
+        let mut commands = Commands::default();
+        commands.remember("a", at(1, 10), THREE);
+        commands.remember("b", Remembered { is_alone: true, ..at(2, 20) }, THREE);
+        commands.remember("c", at(3, 30), THREE);
+        assert!(commands.take_back(10).is_none());
+        assert_eq!(commands.take_back(20).and_then(|it| it.reply), Some(2));
+        assert!(commands.find("b", 3, THREE).is_none());
+        assert_eq!((commands.len(), commands.replies().copied().collect::<Vec<_>>()), (2, vec![3, 1]));
     }
 
     #[test]
