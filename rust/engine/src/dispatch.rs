@@ -278,13 +278,16 @@ impl<'a, 'py> At<'a, 'py> {
         if let Fate::Stored = fate(self.journal(), live.last_ticket) {
             live.last_ticket = 0;
         }
-        let ticket = live.last_ticket;
+        let mut ticket = live.last_ticket;
         let (value, tells) = match decided {
             Ok(Decided::Deferred(awaitable)) => {
                 return Step::Deferred(Deferred { live, awaitable, tells, generation });
             }
             Ok(Decided::Done) => (turn::shown(self.py, &live), tells),
-            Ok(Decided::Repeated(answer)) => (Ok(answer), tells),
+            Ok(Decided::Repeated(answer, recorded)) => {
+                ticket = recorded;
+                (answer, tells)
+            }
             Err(failure) => (Err(failure), Vec::new()),
         };
         self.entity.put(self.py, live, generation);
@@ -317,7 +320,7 @@ impl<'a, 'py> At<'a, 'py> {
                 pending::finish(engine, entity, &answer, verdict, step)
             }
             Fate::Lost(failure) => {
-                entity.forget(py, generation);
+                entity.lose(py, ticket, generation);
                 pending::finish(engine, entity, &answer, Verdict::Lost(error::storage(py, &failure)), step)
             }
         }

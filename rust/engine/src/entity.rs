@@ -181,6 +181,14 @@ impl Entity {
         drop(forgotten);
     }
 
+    /// A unit is not stored: forgets what counts on it. Nothing counts on the record of a command alone.
+    pub fn lose(&self, py: Python<'_>, ticket: Ticket, generation: u32) {
+        let record = self.slot.borrow_mut(py).content_mut().and_then(|live| live.commands.as_mut()?.take_back(ticket));
+        if record.is_none() {
+            self.forget(py, generation);
+        }
+    }
+
     pub fn generation(&self, py: Python<'_>) -> u32 {
         self.slot.borrow(py).generation()
     }

@@ -84,7 +84,7 @@ fn settle(engine: &Bound<'_, Engine>, run: &Arc<Run>, lane: &Lane, waiting: Wait
     let at = At { py, engine, run, entity: &entity, caller: None };
     match (fate(&*lane.journal, ticket), then) {
         (Fate::Lost(failure), then) => {
-            entity.forget(py, generation);
+            entity.lose(py, ticket, generation);
             let failure = error::storage(py, &failure);
             match then {
                 Then::Show { .. } => finish(engine, &entity, &answer, Verdict::Lost(failure), step),

@@ -6,7 +6,7 @@ use crate::{error, replay};
 use ego_core::journal::{Content, Journal, Record};
 use pyo3::IntoPyObjectExt;
 use pyo3::prelude::*;
-use pyo3::types::PyTuple;
+use pyo3::types::{PyBool, PyTuple};
 
 /// The state that is stored of an entity, as it was at a version; none where there is none.
 ///
@@ -50,7 +50,10 @@ pub fn conclude(
         return turn::append(journal, entity, live, Content::Events(&[]), carried);
     }
     let pair = result.cast_exact::<PyTuple>().ok().filter(|pair| pair.len() == 2);
-    let parts = pair.and_then(|pair| Some((pair.get_item(0).ok()?, pair.get_item(1).ok()?.extract::<u64>().ok()?)));
+    let parts = pair.and_then(|pair| {
+        let version = pair.get_item(1).ok().filter(|version| !version.is_instance_of::<PyBool>())?;
+        Some((pair.get_item(0).ok()?, version.extract::<u64>().ok()?))
+    });
     let Some((state, version)) = parts else { return Err(no_change(result, entity)) };
     entity.kind.check_state(&state, &entity.key, "handle_command")?;
     let before = live.state.bind(py);

@@ -50,8 +50,8 @@ pub fn shown<'py>(py: Python<'py>, live: &Live) -> PyResult<Bound<'py, PyTuple>>
 pub enum Decided<'py> {
     /// The entity has moved on, or stayed where it was.
     Done,
-    /// It was answered before, and is again.
-    Repeated(Bound<'py, PyTuple>),
+    /// It was answered before, and is again, once the unit that recorded the answer is durable.
+    Repeated(PyResult<Bound<'py, PyTuple>>, Ticket),
     /// The awaitable of an `async def` handler.
     Deferred(Bound<'py, PyAny>),
 }
@@ -83,9 +83,9 @@ pub fn decide_on_terms<'py>(
     terms: &Terms,
 ) -> PyResult<Decided<'py>> {
     if let Some(identified) = &terms.command
-        && let Some(answer) = repeated::repeated(py, journal, entity, live, identified)?
+        && let Some((answer, ticket)) = repeated::repeated(py, journal, entity, live, identified)?
     {
-        return Ok(Decided::Repeated(answer));
+        return Ok(Decided::Repeated(answer, ticket));
     }
     terms.check_revision(py, &entity.key, live.revision)?;
     let result = handle(py, entity, live, command);
@@ -144,6 +144,7 @@ pub fn conclude_on_terms(
     let command = terms.command.as_ref();
     let record = command.map(|it| Command { id: &it.id, fingerprint: it.fingerprint, rejection: None });
     let carried = Carried { metadata: &terms.metadata, command: record };
+    let before = live.revision;
     let concluded = result.and_then(|result| conclude(py, journal, entity, live, &result, carried));
     let Some(command) = command else { return concluded };
     let rejection = match &concluded {
@@ -158,7 +159,7 @@ pub fn conclude_on_terms(
         let carried = Carried { command: record.map(|record| Command { rejection, ..record }), ..carried };
         append(journal, entity, live, Content::Events(&[]), carried)?;
     }
-    repeated::remember(py, entity, live, command, rejection);
+    repeated::remember(py, entity, live, command, rejection, live.revision == before);
     concluded
 }
 

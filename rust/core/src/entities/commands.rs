@@ -44,6 +44,8 @@ pub struct Remembered<R> {
     pub reply: Option<R>,
     /// The unit that recorded it; 0 where it was read from the journal.
     pub ticket: Ticket,
+    /// Whether that unit holds the record alone.
+    pub is_alone: bool,
 }
 
 /// A remembered command with its id.
@@ -126,6 +128,15 @@ impl<R> Commands<R> {
         self.entries.len() < retention.count
     }
 
+    /// Takes the command of a unit back that is not stored, if the unit held nothing else. Gives its reply.
+    pub fn take_back(&mut self, ticket: Ticket) -> Option<Option<R>> {
+        let is_it = |entry: &Entry<R>| entry.command.is_alone && entry.command.ticket == ticket;
+        let index = self.entries.iter().rposition(is_it)?;
+        // Its place stays until it is the oldest, so that the numbers of the others do.
+        self.unlink(index);
+        self.entries.get_mut(index).map(|entry| entry.command.reply.take())
+    }
+
     /// Gives the replies up that the journal has by now.
     pub fn settle(&mut self, settled: Ticket, mut let_go: impl FnMut(R)) {
         while self.replies > 0 {
@@ -194,7 +205,8 @@ mod tests {
     const THREE: Retention = Retention { count: 3, age: 100 };
 
     fn at(time: u64, ticket: Ticket) -> Remembered<u64> {
-        Remembered { fingerprint: [0; 16], revision: time, time, rejection: None, reply: Some(time), ticket }
+        let reply = Some(time);
+        Remembered { fingerprint: [0; 16], revision: time, time, rejection: None, reply, ticket, is_alone: false }
     }
 
     #[test]
@@ -241,6 +253,29 @@ mod tests {
         commands.settle(u64::MAX, |reply| gone.push(reply));
         assert_eq!((gone, commands.replies().count()), (vec![1, 2, 3], 0));
         assert!(commands.find("c-1", 3, THREE).unwrap().reply.is_none());
+    }
+
+    #[test]
+    fn a_reply_before_a_refusal_is_let_go_of() {
+        let mut commands = Commands::default();
+        commands.remember(Arc::from("a"), at(1, 10), THREE);
+        commands.remember(Arc::from("b"), Remembered { reply: None, ..at(2, 20) }, THREE);
+        assert_eq!(commands.replies().count(), 1);
+        let mut gone = Vec::new();
+        commands.settle(20, |reply| gone.push(reply));
+        assert_eq!((gone, commands.replies().count()), (vec![1], 0));
+    }
+
+    #[test]
+    fn a_record_alone_is_taken_back_and_no_other() {
+        let mut commands = Commands::default();
+        commands.remember(Arc::from("a"), at(1, 10), THREE);
+        commands.remember(Arc::from("b"), Remembered { is_alone: true, ..at(2, 20) }, THREE);
+        commands.remember(Arc::from("c"), at(3, 30), THREE);
+        assert!(commands.take_back(10).is_none());
+        assert_eq!(commands.take_back(20), Some(Some(2)));
+        assert!(commands.find("b", 3, THREE).is_none());
+        assert_eq!((commands.len(), commands.replies().copied().collect::<Vec<_>>()), (2, vec![3, 1]));
     }
 
     #[test]
