@@ -332,7 +332,13 @@ impl Engine {
         let py = slf.py();
         let run = slf.get().run.borrow(py).clone();
         let Some(run) = run else { return Ok(()) };
-        pending::expire(slf, &run, 0)
+        pending::expire(slf, &run, 0, false)
+    }
+
+    /// How many commands wait for the entity's turn.
+    fn count_queued(&self, py: Python<'_>, kind: usize, entity_id: &str) -> PyResult<usize> {
+        let found = self.find(py, &self.kind(py, kind)?, entity_id);
+        Ok(found.map_or(0, |entity| entity.slot.borrow(py).mailbox().iter().count()))
     }
 
     /// Whether the entity is declared or in memory.

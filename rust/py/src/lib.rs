@@ -10,6 +10,7 @@ mod engine;
 mod entity;
 mod entity_ref;
 mod error;
+mod faults;
 mod kind;
 mod logging;
 mod pending;
@@ -34,10 +35,12 @@ fn _native(py: Python<'_>, module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add("__profile__", if cfg!(debug_assertions) { "debug" } else { "release" })?;
     module.add_class::<store::Store>()?;
     module.add_class::<clock::HandClock>()?;
+    module.add_class::<faults::Faults>()?;
     module.add_class::<kind::KindSpec>()?;
     module.add_class::<engine::Engine>()?;
     module.add_class::<entity_ref::EntityRef>()?;
     module.add_class::<context::Context>()?;
+    module.add("running", context::variable(py)?)?;
     module.add_function(wrap_pyfunction!(context::context, module)?)?;
     module.add_function(wrap_pyfunction!(store::after_fork_in_child, module)?)
 }
