@@ -35,7 +35,7 @@ _S = TypeVar("_S", covariant=True)
 __version__: str
 __profile__: Literal["debug", "release"]
 
-running: ContextVar[Context]
+running: ContextVar[Context | None]
 
 def context() -> Context: ...
 def after_fork_in_child() -> None: ...
