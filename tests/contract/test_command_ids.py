@@ -6,14 +6,14 @@ from typing import Any
 from weakref import WeakValueDictionary
 
 import pytest
-from egotest.bank import Account, Balance, Deposit, Deposited, Do
-from egotest.clock import hand_clock
+from egotest.bank import Balance, Deposited, Do
 from egotest.full import files_up_to
 from egotest.people import Person, Profile, Rename
 from egotest.running import Run, turns
 
 import ego
 from ego import _rejections
+from ego.testing import Clock
 
 Store = ego.LogStore | ego.MemoryStore
 
@@ -315,7 +315,7 @@ def test_no_id_is_remembered_where_none_is_kept(store: Store, run: Run) -> None:
 @pytest.mark.parametrize("restart", [False, True])
 def test_ids_are_remembered_for_so_long(store: Store, run: Run, restart: bool) -> None:
     async def main() -> None:
-        clock = hand_clock()
+        clock = Clock()
         async with engine(store, ego.Kind(Counter, keep_command_ids_for=60), clock=clock) as shop:
             counter = shop.get(Counter, "c")
             await send(counter, 1, "x")
@@ -489,7 +489,7 @@ def test_a_record_that_has_no_room_is_refused_and_the_command_runs_again(tmp_pat
             answer = await send(counter, 1, "first")
             big, fitted = "x" * 60_000, 0
             with files_up_to(1 << 20):
-                with pytest.raises(ego.StoreFullError):  # noqa: PT012 - as many as there is room for
+                with pytest.raises(ego.StoreFullError):
                     while True:
                         with pytest.raises(TooMuch):
                             await counter.send(Take(200, big), command_id=f"big {fitted}")
@@ -518,7 +518,7 @@ def test_a_duplicate_sent_ahead_is_not_answered_with_what_is_refused(tmp_path: P
         async with engine(ego.LogStore(tmp_path / "s")) as shop:
             counter, big = shop.get(Counter, "c"), "x" * 60_000
             with files_up_to(1 << 20):
-                with pytest.raises(ego.StoreFullError):  # noqa: PT012 - as many as there is room for
+                with pytest.raises(ego.StoreFullError):
                     while True:
                         with pytest.raises(TooMuch):
                             await counter.send(Take(200, big), command_id=f"{Counter.runs}")
@@ -538,7 +538,7 @@ def test_a_refused_record_takes_nothing_of_its_entity_along(tmp_path: Path, run:
         async with engine(ego.LogStore(tmp_path / "s")) as shop:
             filler, big = shop.get(Counter, "filler"), "x" * 60_000
             with files_up_to(1 << 20):
-                with pytest.raises(ego.StoreFullError):  # noqa: PT012 - as many as there is room for
+                with pytest.raises(ego.StoreFullError):
                     while True:
                         with pytest.raises(TooMuch):
                             await filler.send(Take(200, big), command_id=f"{Counter.runs}")

@@ -54,9 +54,7 @@ def test_a_thousand_callers_of_one_durable_state_see_every_version_in_order(stor
 
 
 @pytest.mark.parametrize("asynchronous", [False, True])
-def test_none_and_an_equal_state_of_the_same_version_change_nothing(
-    store: Store, run: Run, asynchronous: bool
-) -> None:
+def test_none_and_an_equal_state_of_the_same_version_change_nothing(store: Store, run: Run, asynchronous: bool) -> None:
     unchanged: list[Callable[[int, Any], Any]] = [
         lambda _version, _state: None,
         lambda version, state: (state, version),
@@ -85,7 +83,9 @@ def test_an_async_handler_gives_the_next_state(store: Store, run: Run) -> None:
     async def main() -> None:
         async with engine(store) as people:
             ada = people.get(Person, "ada")
-            sent = [ada.send(Act(lambda version, state: later((Profile(state.name + "a"), version + 1)))) for _ in "123"]
+            sent = [
+                ada.send(Act(lambda version, state: later((Profile(state.name + "a"), version + 1)))) for _ in "123"
+            ]
             assert [await each for each in sent] == [(Profile("a" * n), n) for n in (1, 2, 3)]
             await people.stop()
             await people.start()
@@ -95,7 +95,9 @@ def test_an_async_handler_gives_the_next_state(store: Store, run: Run) -> None:
 
 
 @pytest.mark.parametrize("asynchronous", [False, True])
-@pytest.mark.parametrize(("state", "step"), [(Profile("x"), 0), (Profile("x"), 2), (Profile("Ada"), -1), (Profile("Ada"), 7)])
+@pytest.mark.parametrize(
+    ("state", "step"), [(Profile("x"), 0), (Profile("x"), 2), (Profile("Ada"), -1), (Profile("Ada"), 7)]
+)
 def test_another_version_than_the_next_is_refused_and_both_are_named(
     store: Store, run: Run, state: Profile, step: int, asynchronous: bool
 ) -> None:

@@ -11,7 +11,8 @@ use ego_core::journal::{
 };
 use ego_core::log::{Log, LogOptions};
 use ego_core::memory::MemoryJournal;
-use std::path::Path;
+use ego_core::scripted::ScriptedJournal;
+use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Receiver, channel};
 use std::sync::{Arc, Mutex};
 
@@ -189,7 +190,9 @@ fn small() -> LogOptions {
 }
 
 fn on_every_store(story: impl Fn(&Store)) {
-    story(&Store::new(Arc::new(MemoryJournal::new(Arc::new(RealDoor)))));
+    let memory = || Arc::new(MemoryJournal::new(Arc::new(RealDoor)));
+    story(&Store::new(memory()));
+    story(&Store::new(Arc::new(ScriptedJournal::new(memory(), Arc::default(), PathBuf::new()))));
     for options in [LogOptions::default(), small()] {
         let dir = tempfile::tempdir().unwrap();
         let store = Store::new(Arc::new(log(&dir.path().join("s"), options)));

@@ -3,9 +3,11 @@
 //! A `def` handler runs under a frame on this thread's stack; an `async def` one has its [`Context`] in a context
 //! variable of its task. What a handler tells is kept here until its own unit is durable.
 
+use crate::clock::HandClock;
 use crate::engine::Engine;
-use crate::entity::Entity;
-use crate::terms::Terms;
+use crate::entity::{Entity, House};
+use crate::kind::KindSpec;
+use crate::terms::{Given, Terms};
 use ego_answer::cell::GilCell;
 use pyo3::exceptions::PyLookupError;
 use pyo3::ffi;
@@ -131,7 +133,8 @@ pub struct Context {
     tells: GilCell<Option<Vec<Tell>>>,
 }
 
-fn variable(py: Python<'_>) -> PyResult<&Bound<'_, PyAny>> {
+/// The context variable that holds the [`Context`] of a task.
+pub fn variable(py: Python<'_>) -> PyResult<&Bound<'_, PyAny>> {
     static VARIABLE: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
     let made = VARIABLE.get_or_try_init(py, || {
         PyResult::Ok(py.import("contextvars")?.getattr("ContextVar")?.call1(("ego.context",))?.unbind())
@@ -232,6 +235,32 @@ impl Context {
 
 #[pymethods]
 impl Context {
+    /// The context of a command outside of any engine.
+    #[staticmethod]
+    #[pyo3(signature = (spec, entity_id, revision, command, *, command_id, metadata, clock))]
+    fn standing(
+        spec: &KindSpec,
+        entity_id: &str,
+        revision: u64,
+        command: &Bound<'_, PyAny>,
+        command_id: Option<&Bound<'_, PyAny>>,
+        metadata: Option<&Bound<'_, PyAny>>,
+        clock: Option<&HandClock>,
+    ) -> PyResult<Py<Self>> {
+        let py = command.py();
+        let house = House::new(clock.map(|clock| clock.0.clone()).unwrap_or_default());
+        let entity = Arc::new(Entity::new(Arc::new(spec.0.numbered(py, 0)), entity_id, Arc::new(house)));
+        let given = Given { expected_revision: None, command_id, metadata };
+        let terms = Terms::of(&given, command, &entity.kind, &entity.key)?;
+        Self::open(py, &entity, revision, terms, Vec::new())
+    }
+
+    /// Ends it, and drops what was told in it.
+    #[pyo3(name = "close")]
+    fn leave(&self, py: Python<'_>) {
+        drop(self.close(py));
+    }
+
     /// The entity's id.
     #[getter]
     fn entity_id(&self) -> &str {

@@ -294,7 +294,7 @@ impl Engine {
     pub fn look(this: &Bound<'_, Self>) -> PyResult<()> {
         let py = this.py();
         let run = this.get().run.borrow(py).clone();
-        run.map_or(Ok(()), |run| pending::expire(this, &run, 0))
+        run.map_or(Ok(()), |run| pending::expire(this, &run, 0, false))
     }
 
     pub fn count_running(&self, py: Python<'_>) -> usize {

@@ -6,6 +6,7 @@
 
 #![expect(missing_docs, reason = "an inner crate: what is public is so for the seam alone")]
 
+pub mod clock;
 pub mod context;
 pub mod dispatch;
 pub mod engine;

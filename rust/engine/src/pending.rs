@@ -204,8 +204,8 @@ pub fn arm(engine: &Bound<'_, Engine>, run: &Run, deadline: u64) -> PyResult<()>
 }
 
 /// Answers everybody whose time is over and sets the timer for the next. `due` is what the timer was set to, if it is
-/// the timer that calls: a loop's timers ring a little early.
-pub fn expire(engine: &Bound<'_, Engine>, run: &Arc<Run>, due: u64) -> PyResult<()> {
+/// the timer that calls: a loop's timers ring a little early. With `step`, waiting tasks run right here.
+pub fn expire(engine: &Bound<'_, Engine>, run: &Arc<Run>, due: u64, step: bool) -> PyResult<()> {
     let py = engine.py();
     let inner = engine.get();
     let now = inner.house.clock.monotonic_nanos().max(due);
@@ -237,7 +237,7 @@ pub fn expire(engine: &Bound<'_, Engine>, run: &Arc<Run>, due: u64) -> PyResult<
     arm(engine, run, next)?;
     let mut result = Ok(());
     for (entity, answer) in late {
-        let shown = give_up(py, &entity, &answer, true);
+        let shown = give_up(py, &entity, &answer, step);
         result = result.and(shown);
     }
     result

@@ -163,8 +163,8 @@ impl Callback {
                 pending::kick(py, &run);
                 Ok(())
             }
-            Call::Expire => pending::expire(engine, &run, run.nearest.get(py)),
-            Call::Rearm => pending::expire(engine, &run, 0),
+            Call::Expire => pending::expire(engine, &run, run.nearest.get(py), true),
+            Call::Rearm => pending::expire(engine, &run, 0, true),
             Call::Pump => dispatch::pump(engine, &run),
             Call::PassOn(entity) => at(entity).pass_on(),
             Call::Start(entity) => at(entity).start(false),

@@ -1,9 +1,9 @@
 //! The native half of `ego.Engine`: what Python calls it for.
 
-use crate::clock::HandClock;
 use crate::entity_ref::EntityRef;
 use crate::store::{self, Store};
 use ego_core::journal::MAX_NAME_BYTES;
+use ego_engine::clock::HandClock;
 use ego_engine::engine::Engine;
 use ego_engine::kind::{self, KindSpec};
 use ego_engine::{Entity, error};
@@ -105,6 +105,11 @@ impl NativeEngine {
     /// Whether the entity is in memory.
     fn is_resident(&self, py: Python<'_>, kind: usize, entity_id: &str) -> PyResult<bool> {
         Ok(self.find(py, kind, entity_id)?.is_some_and(|entity| entity.is_resident(py)))
+    }
+
+    /// How many commands wait for the entity's turn.
+    fn count_queued(&self, py: Python<'_>, kind: usize, entity_id: &str) -> PyResult<usize> {
+        Ok(self.find(py, kind, entity_id)?.map_or(0, |entity| entity.slot.borrow(py).mailbox().len()))
     }
 
     /// Whether the entity is declared or in memory.

@@ -2,13 +2,13 @@
 //!
 //! It converts, delegates to `ego_engine`, and converts back.
 
-mod clock;
 mod engine;
 mod entity_ref;
+mod faults;
 mod send;
 mod store;
 
-use ego_engine::{context, kind};
+use ego_engine::{clock, context, kind};
 use pyo3::prelude::*;
 
 /// The native half of `ego`.
@@ -20,10 +20,12 @@ fn _native(py: Python<'_>, module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add("__profile__", if cfg!(debug_assertions) { "debug" } else { "release" })?;
     module.add_class::<store::Store>()?;
     module.add_class::<clock::HandClock>()?;
+    module.add_class::<faults::Faults>()?;
     module.add_class::<kind::KindSpec>()?;
     module.add_class::<engine::NativeEngine>()?;
     module.add_class::<entity_ref::EntityRef>()?;
     module.add_class::<context::Context>()?;
+    module.add("running", context::variable(py)?)?;
     module.add_function(wrap_pyfunction!(context::context, module)?)?;
     module.add_function(wrap_pyfunction!(store::after_fork_in_child, module)?)
 }
