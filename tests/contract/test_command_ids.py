@@ -208,7 +208,7 @@ def test_another_command_under_the_id_is_refused(store: Store, run: Run, other: 
             await send(counter, 5, "x")
             if restart:
                 await restarted(shop)
-            with pytest.raises(ego.CommandIdReusedError, match="counter/c.*'?x'?.*nothing was run") as caught:
+            with pytest.raises(ego.CommandIdReusedError, match=r"counter/c.*'?x'?.*nothing was run") as caught:
                 await counter.send(other, command_id="x")
             facts = caught.value
             assert (facts.kind, facts.entity_id, facts.command_id) == ("counter", "c", "x")
@@ -342,7 +342,7 @@ def test_a_command_that_cannot_be_encoded_has_no_id(store: Store, run: Run, comm
     async def main() -> None:
         async with engine(store) as shop:
             counter = shop.get(Counter, "c")
-            with pytest.raises(ego.CodecError, match="counter/c.*command_id") as caught:
+            with pytest.raises(ego.CodecError, match=r"counter/c.*command_id") as caught:
                 await counter.send(command, command_id="x")
             assert isinstance(caught.value.__cause__, TypeError)
             assert Counter.runs == 0
