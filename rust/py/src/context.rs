@@ -264,7 +264,7 @@ impl Context {
 
     /// The time of the engine's clock, in UTC.
     fn now<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDateTime>> {
-        let micros = self.entity.house.clock.wall_nanos() / 1_000;
+        let micros = self.entity.kind.house.clock.wall_nanos() / 1_000;
         let utc = PyTzInfo::utc(py)?.to_owned();
         #[expect(clippy::cast_precision_loss, reason = "whole microseconds of this century fit")]
         PyDateTime::from_timestamp(py, micros as f64 / 1e6, Some(&utc))

@@ -12,6 +12,7 @@ use crate::{error, task};
 use ego_answer::answer::{Answer, Phase};
 use ego_answer::cell::{GilCell, GilValue};
 use ego_answer::wake::{Bell, Home};
+use ego_core::entities::residents::{Marks, Residents};
 use ego_core::journal::MAX_NAME_BYTES;
 use hashbrown::{HashMap, HashTable};
 use pyo3::exceptions::{PyIndexError, PyRuntimeError};
@@ -42,6 +43,7 @@ pub(crate) struct Engine {
     pub(crate) house: Arc<House>,
     kinds: GilCell<Vec<Arc<Kind>>>,
     entities: GilCell<HashTable<Arc<Entity>>>,
+    pub(crate) residents: GilCell<Residents<Arc<Entity>>>,
     pub(crate) run: GilCell<Option<Arc<Run>>>,
     /// The entities whose `async def` handler has the turn, by address.
     pub(crate) active: GilCell<HashMap<usize, Arc<Entity>>>,
@@ -70,14 +72,18 @@ impl Engine {
         Err(error::not_started(py, &format!("engine {:?} is stopping and takes no more commands", self.name)))
     }
 
-    /// The live entity in the place of one that may have been dropped by a stop.
+    /// The live entity in the place of one that the engine may not know of: it was never used, or has left memory, or
+    /// was dropped by a stop.
     pub(crate) fn current(&self, py: Python<'_>, entity: &Arc<Entity>) -> Arc<Entity> {
-        if !entity.dropped.get(py) {
+        if !entity.away.get(py) {
             return Arc::clone(entity);
         }
         // The kind may read more payloads since the last start.
         let kind = self.kinds.borrow(py).get(entity.kind.number).cloned();
-        self.entity(py, kind.as_ref().unwrap_or(&entity.kind), &entity.key.id)
+        let kind = kind.as_ref().unwrap_or(&entity.kind);
+        let fits = Arc::ptr_eq(kind, &entity.kind) && !entity.slot.borrow(py).is_taken();
+        let made = || if fits { Arc::clone(entity) } else { Arc::new(Entity::new(Arc::clone(kind), &entity.key.id)) };
+        self.find(py, kind, &entity.key.id).unwrap_or_else(|| self.take_in(py, made()))
     }
 
     fn find(&self, py: Python<'_>, kind: &Arc<Kind>, id: &str) -> Option<Arc<Entity>> {
@@ -86,16 +92,28 @@ impl Engine {
         self.entities.borrow(py).find(hash, same).map(Arc::clone)
     }
 
-    pub(crate) fn entity(&self, py: Python<'_>, kind: &Arc<Kind>, id: &str) -> Arc<Entity> {
-        let hash = ego_core::entities::shard::entity_hash(id);
-        let mut entities = self.entities.borrow_mut(py);
-        let same = |held: &Arc<Entity>| Arc::ptr_eq(&held.kind, kind) && &*held.key.id == id;
-        if let Some(found) = entities.find(hash, same) {
-            return Arc::clone(found);
+    /// Knows of an entity from now on.
+    fn take_in(&self, py: Python<'_>, entity: Arc<Entity>) -> Arc<Entity> {
+        entity.away.set(py, false);
+        let hash = entity.key.hash();
+        self.entities.borrow_mut(py).insert_unique(hash, Arc::clone(&entity), |held| held.key.hash());
+        entity
+    }
+
+    /// Knows no more of an entity that is not in memory and not declared.
+    pub(crate) fn let_go(&self, py: Python<'_>, entity: &Arc<Entity>) {
+        if entity.is_resident(py) || !entity.declared(py).is_none() {
+            return;
         }
-        let made = Arc::new(Entity::new(Arc::clone(kind), id, Arc::clone(&self.house)));
-        entities.insert_unique(hash, Arc::clone(&made), |held| held.key.hash());
-        made
+        let mut entities = self.entities.borrow_mut(py);
+        if let Ok(held) = entities.find_entry(entity.key.hash(), |held| Arc::ptr_eq(held, entity)) {
+            let _ = held.remove();
+            entity.away.set(py, true);
+        }
+        if entities.capacity() > 1024 && entities.len() < entities.capacity() / 8 {
+            let room = entities.len() * 2;
+            entities.shrink_to(room, |held| held.key.hash());
+        }
     }
 
     fn kind(&self, py: Python<'_>, number: usize) -> PyResult<Arc<Kind>> {
@@ -107,14 +125,22 @@ impl Engine {
     pub(crate) fn begin(&self, py: Python<'_>, entity: &Arc<Entity>, running: Running) {
         let before = entity.running.borrow_mut(py).replace(Box::new(running));
         drop(before);
-        self.active.borrow_mut(py).insert(Arc::as_ptr(entity).addr(), Arc::clone(entity));
+        self.active.borrow_mut(py).insert(entity.address(), Arc::clone(entity));
     }
 
     /// An `async def` handler is done; its turn is the caller's now.
     pub(crate) fn end(&self, py: Python<'_>, entity: &Arc<Entity>) -> Option<Box<Running>> {
         let running = entity.running.borrow_mut(py).take();
-        self.active.borrow_mut(py).remove(&Arc::as_ptr(entity).addr());
+        self.active.borrow_mut(py).remove(&entity.address());
         running
+    }
+
+    /// Along who waits for whose answer, from one entity to another, both included.
+    pub(crate) fn way(&self, py: Python<'_>, from: &Arc<Entity>, to: &Arc<Entity>) -> Option<Vec<Arc<Entity>>> {
+        let way = self.house.waits.borrow(py).way(from.address(), to.address())?;
+        let active = self.active.borrow(py);
+        let named = |address: &usize| [from, to].into_iter().find(|held| held.address() == *address);
+        way.iter().map(|address| named(address).or_else(|| active.get(address)).cloned()).collect()
     }
 
     fn is_drained(&self, py: Python<'_>) -> bool {
@@ -161,8 +187,12 @@ impl Engine {
             result = result.and(stopped);
         }
         let entities = std::mem::take(&mut *self.entities.borrow_mut(py));
+        drop(self.watch_nobody(py));
         for entity in entities {
-            entity.dropped.set(py, true);
+            entity.away.set(py, true);
+            entity.watched.set(py, false);
+            entity.marks.set(py, Marks::default());
+            entity.forget_declaration(py);
             let answers: Vec<_> =
                 entity.slot.borrow(py).mailbox().iter().map(|message| message.answer.clone_ref(py)).collect();
             for answer in answers {
@@ -178,13 +208,16 @@ impl Engine {
 #[pymethods]
 impl Engine {
     #[new]
-    #[pyo3(signature = (name, *, mailbox_capacity, clock))]
-    fn new(name: String, mailbox_capacity: usize, clock: Option<&HandClock>) -> Self {
+    #[pyo3(signature = (name, *, mailbox_capacity, resident_limit, clock))]
+    fn new(name: String, mailbox_capacity: usize, resident_limit: Option<usize>, clock: Option<&HandClock>) -> Self {
+        let house = House::new(clock.map(|clock| clock.0.clone()).unwrap_or_default());
+        let residents = Residents::new(resident_limit, house.clock.monotonic_nanos());
         Self {
             name,
             mailbox_capacity,
             mode: GilValue::default(),
-            house: Arc::new(House::new(clock.map(|clock| clock.0.clone()).unwrap_or_default())),
+            house: Arc::new(house),
+            residents: GilCell::new(residents),
             kinds: GilCell::default(),
             entities: GilCell::default(),
             run: GilCell::default(),
@@ -200,7 +233,7 @@ impl Engine {
     fn register(&self, py: Python<'_>, spec: &Bound<'_, KindSpec>, number: Option<usize>) -> usize {
         let mut kinds = self.kinds.borrow_mut(py);
         let number = number.unwrap_or(kinds.len());
-        let kind = Arc::new(spec.get().0.numbered(py, number));
+        let kind = Arc::new(spec.get().0.numbered(py, number, &self.house));
         let before = match kinds.get_mut(number) {
             Some(held) => Some(std::mem::replace(held, kind)),
             None => {
@@ -294,7 +327,8 @@ impl Engine {
         let inner = slf.get();
         drop(inner.running(py)?);
         let kind = inner.kind(py, kind)?;
-        let entity = inner.entity(py, &kind, &checked_id(py, &kind.name, entity_id)?);
+        let id = checked_id(py, &kind.name, entity_id)?;
+        let entity = inner.find(py, &kind, &id).unwrap_or_else(|| Arc::new(Entity::new(kind, &id)));
         Ok(EntityRef::new(slf.clone().unbind(), entity))
     }
 
@@ -308,7 +342,9 @@ impl Engine {
         passivate_after: Option<f64>,
     ) -> PyResult<bool> {
         let py = behavior.py();
-        let entity = self.entity(py, &self.kind(py, kind)?, entity_id);
+        let kind = self.kind(py, kind)?;
+        let entity = self.find(py, &kind, entity_id);
+        let entity = entity.unwrap_or_else(|| self.take_in(py, Arc::new(Entity::new(kind, entity_id))));
         Ok(entity.declare(py, behavior, passivate_after.map(kind::nanos)))
     }
 
@@ -317,6 +353,7 @@ impl Engine {
         let py = behavior.py();
         if let Some(entity) = self.find(py, &self.kind(py, kind)?, entity_id) {
             entity.undeclare(behavior);
+            self.let_go(py, &entity);
         }
         Ok(())
     }
@@ -360,7 +397,8 @@ impl Engine {
         counters.set_item("failed", self.house.failed.get(py))?;
         counters.set_item("queued", self.house.queued.get(py))?;
         counters.set_item("running", self.active.borrow(py).len())?;
-        counters.set_item("resident", self.entities.borrow(py).iter().filter(|held| held.is_resident(py)).count())?;
+        counters.set_item("resident", self.house.resident.get(py))?;
+        counters.set_item("passivated", self.house.passivated.get(py))?;
         let run = self.run.borrow(py).clone();
         if let Some(run) = run {
             counters.set_item("waiting", run.count_waiting(py))?;
@@ -416,6 +454,7 @@ impl Engine {
                 drop(running);
             }
             let entities = std::mem::take(&mut *self.entities.borrow_mut(py));
+            drop(self.watch_nobody(py));
             for entity in &entities {
                 entity.forget(py, entity.generation(py));
             }

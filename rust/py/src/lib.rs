@@ -15,6 +15,7 @@ mod logging;
 mod pending;
 mod repeated;
 mod replay;
+mod residents;
 mod run;
 mod send;
 mod state;
