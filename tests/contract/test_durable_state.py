@@ -242,7 +242,7 @@ def test_defect_8_a_failed_durable_state_write_changes_nothing_in_memory(tmp_pat
             ada = people.get(Person, "ada")
             answer = await ada.send(Rename("Ada"))
             with files_up_to(1 << 20):
-                with pytest.raises(ego.StoreFullError):  # noqa: PT012 - as many as there is room for
+                with pytest.raises(ego.StoreFullError):
                     while True:
                         answer = await ada.send(Rename(f"{answer[1]}" + "x" * 90_000))
                 assert await ada.state() == answer
