@@ -71,7 +71,7 @@ impl Terms {
                 Some(id) if !id.is_none() => Some(identified(id, command, kind, entity)?),
                 _ => None,
             },
-            metadata: merged(inherited.as_deref(), given.metadata.filter(|given| !given.is_none()), entity)?,
+            metadata: merged(py, inherited.as_deref(), given.metadata.filter(|given| !given.is_none()), entity)?,
         };
         let empty = terms.expected.is_none() && terms.command.is_none() && terms.metadata.is_empty();
         Ok((!empty).then(|| Arc::new(terms)))
@@ -95,12 +95,17 @@ impl Terms {
 
     /// The metadata as a new dictionary.
     pub(crate) fn metadata_of<'py>(this: Option<&Self>, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
-        let found = PyDict::new(py);
-        for (name, value) in this.map(|terms| metadata::pairs(&terms.metadata)).unwrap_or_default() {
-            found.set_item(name, value)?;
-        }
-        Ok(found)
+        dictionary(py, this.map_or(&[], |terms| &terms.metadata))
     }
+}
+
+/// Encoded metadata as a new dictionary.
+pub(crate) fn dictionary<'py>(py: Python<'py>, encoded: &[u8]) -> PyResult<Bound<'py, PyDict>> {
+    let found = PyDict::new(py);
+    for (name, value) in metadata::pairs(encoded) {
+        found.set_item(name, value)?;
+    }
+    Ok(found)
 }
 
 fn member<'py>(py: Python<'py>, name: &str) -> PyResult<Bound<'py, PyAny>> {
@@ -152,7 +157,12 @@ fn identified(
 }
 
 /// What is inherited, then what the sending command is the cause of, then what was given: the last one counts.
-fn merged(inherited: Option<&Terms>, given: Option<&Bound<'_, PyAny>>, entity: &EntityKey) -> PyResult<Vec<u8>> {
+fn merged(
+    py: Python<'_>,
+    inherited: Option<&Terms>,
+    given: Option<&Bound<'_, PyAny>>,
+    entity: &EntityKey,
+) -> PyResult<Vec<u8>> {
     let mut pairs: Vec<(String, String)> = Vec::new();
     if let Some(terms) = inherited {
         let before = metadata::pairs(&terms.metadata);
@@ -168,19 +178,23 @@ fn merged(inherited: Option<&Terms>, given: Option<&Bound<'_, PyAny>>, entity: &
     }
     let encoded = match given {
         None => metadata::encode(pairs.iter().map(|(name, value)| (&**name, &**value))),
-        Some(given) => encode(&pairs, given)?,
+        Some(given) => encode(&pairs, given, entity)?,
     };
-    if encoded.len() <= MAX_METADATA_BYTES {
-        return Ok(encoded);
+    check_size(py, encoded.len(), entity).map(|()| encoded)
+}
+
+fn check_size(py: Python<'_>, size: usize, entity: &EntityKey) -> PyResult<()> {
+    let cap = MAX_METADATA_BYTES;
+    if size <= cap {
+        return Ok(());
     }
-    let Some(py) = given.map(Bound::py) else { return Ok(encoded) };
-    let (size, cap) = (encoded.len(), MAX_METADATA_BYTES);
     let message = format!("the metadata takes {size} bytes, more than the {cap} that a command may carry");
     let facts = [("size", size.into_bound_py_any(py)?), ("cap", cap.into_bound_py_any(py)?)];
     Err(error::with(py, "MessageTooLargeError", entity, &message, &facts))
 }
 
-fn encode(before: &[(String, String)], given: &Bound<'_, PyAny>) -> PyResult<Vec<u8>> {
+fn encode(before: &[(String, String)], given: &Bound<'_, PyAny>, entity: &EntityKey) -> PyResult<Vec<u8>> {
+    let py = given.py();
     let refuse = || {
         let shown = given.repr().map(|text| text.to_string()).unwrap_or_default();
         PyTypeError::new_err(format!("metadata is a mapping of str to str, not {shown}"))
@@ -188,17 +202,21 @@ fn encode(before: &[(String, String)], given: &Bound<'_, PyAny>) -> PyResult<Vec
     let given = match given.cast_exact::<PyDict>() {
         Ok(given) => given.clone(),
         Err(_) => {
-            let copied = PyDict::new(given.py());
+            let copied = PyDict::new(py);
             copied.update(given.cast().map_err(|_| refuse())?).map_err(|_| refuse())?;
             copied
         }
     };
     let given: Vec<_> = given.iter().collect();
     let mut pairs: Vec<(&str, &str)> = before.iter().map(|(name, value)| (&**name, &**value)).collect();
+    let mut size = 0;
     for (name, value) in &given {
         let text = |part| Bound::cast::<PyString>(part).ok().and_then(|part| part.to_str().ok());
         let (Some(name), Some(value)) = (text(name), text(value)) else { return Err(refuse()) };
+        size += name.len() + value.len() + 2;
         pairs.push((name, value));
     }
+    // Before much time is spent on what is too large.
+    check_size(py, size, entity)?;
     Ok(metadata::encode(pairs))
 }
