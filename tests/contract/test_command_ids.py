@@ -1,20 +1,19 @@
 """A command under an id is run once, however often and whenever it is sent."""
 
 import asyncio
-from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 from weakref import WeakValueDictionary
 
 import pytest
 from egotest.bank import Balance, Deposited, Do
-from egotest.clock import hand_clock
 from egotest.full import files_up_to
 from egotest.people import Person, Profile, Rename
 from egotest.running import Run, turns
 
 import ego
 from ego import _rejections
+from ego.testing import Clock
 
 Store = ego.LogStore | ego.MemoryStore
 
@@ -53,7 +52,7 @@ class Counter(Till):
             case Take(amount, why, as_task):
                 return self.take_later(amount, why) if as_task else self.take(amount, why)
             case Do(action):
-                return cast("Any", action)(self)
+                return action(self)  # pyright: ignore[reportArgumentType]
             case Note():
                 return None
 
@@ -209,7 +208,7 @@ def test_another_command_under_the_id_is_refused(store: Store, run: Run, other: 
             await send(counter, 5, "x")
             if restart:
                 await restarted(shop)
-            with pytest.raises(ego.CommandIdReusedError, match=r'counter/c.*"x".*nothing was run') as caught:
+            with pytest.raises(ego.CommandIdReusedError, match=r"counter/c.*'?x'?.*nothing was run") as caught:
                 await counter.send(other, command_id="x")
             facts = caught.value
             assert (facts.kind, facts.entity_id, facts.command_id) == ("counter", "c", "x")
@@ -316,7 +315,7 @@ def test_no_id_is_remembered_where_none_is_kept(store: Store, run: Run) -> None:
 @pytest.mark.parametrize("restart", [False, True])
 def test_ids_are_remembered_for_so_long(store: Store, run: Run, restart: bool) -> None:
     async def main() -> None:
-        clock = hand_clock()
+        clock = Clock()
         async with engine(store, ego.Kind(Counter, keep_command_ids_for=60), clock=clock) as shop:
             counter = shop.get(Counter, "c")
             await send(counter, 1, "x")
@@ -387,8 +386,8 @@ def test_a_rejection_that_nobody_defines_any_more_is_said_so(
             with pytest.raises(ego.Rejection):
                 await shop.get(Retiring, "c").send(Note(), command_id="x")
             # As in a process in which nobody defines it.
-            for name in ("_defined", "_newest"):
-                monkeypatch.setattr(_rejections, name, WeakValueDictionary[Any, type]())
+            monkeypatch.setattr(_rejections, "_defined", WeakValueDictionary())
+            _rejections._newest.clear()
             await restarted(shop)
             for _ in "12":
                 with pytest.raises(ego.UnknownRejectionError, match=r"'shop\.retired' version 3") as caught:
@@ -526,7 +525,7 @@ def test_a_duplicate_sent_ahead_is_not_answered_with_what_is_refused(tmp_path: P
                 first = counter.send(Take(200, big), command_id="x")
                 small = counter.send(Take(1))
                 again = counter.send(Take(200, big), command_id="x")
-                answers: Sequence[Any] = await asyncio.gather(first, small, again, return_exceptions=True)
+                answers: list[Any] = await asyncio.gather(first, small, again, return_exceptions=True)
                 assert [type(each) for each in answers] == [ego.StoreFullError, tuple, ego.StoreFullError]
                 assert answers[1] == await counter.state() == (Balance(1), 1)
                 assert await counter.send(Take(1)) == (Balance(2), 2)

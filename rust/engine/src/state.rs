@@ -12,7 +12,7 @@ use pyo3::types::{PyBool, PyTuple};
 ///
 /// # Errors
 /// `UnknownEventError`, `CodecError`, `HandlerResultError`, and what reading the store raises.
-pub(crate) fn read<'py>(
+pub fn read<'py>(
     py: Python<'py>,
     journal: &dyn Journal,
     entity: &Entity,
@@ -38,7 +38,7 @@ pub(crate) fn read<'py>(
 ///
 /// # Errors
 /// `HandlerResultError`, `VersionError`, `CodecError`, and what appending raises.
-pub(crate) fn conclude(
+pub fn conclude(
     py: Python<'_>,
     journal: &dyn Journal,
     entity: &Entity,
@@ -67,7 +67,7 @@ pub(crate) fn conclude(
     let payload = turn::encode(py, entity, &state, "a state")?;
     let record = Record { name: &stored.name, version: stored.version, payload: payload.as_bytes() };
     turn::append(journal, entity, live, Content::State(record), carried)?;
-    live.state = state.unbind();
+    std::mem::replace(&mut live.state, state.unbind()).drop_ref(py);
     Ok(())
 }
 

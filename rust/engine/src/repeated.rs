@@ -12,14 +12,14 @@ use pyo3::types::{PyBytes, PyTuple};
 use std::sync::Arc;
 
 /// The commands that an entity remembers.
-pub(crate) type Memory = Commands<Py<PyAny>>;
+pub type Memory = Commands<Py<PyAny>>;
 
 /// What a command with an id was answered before, or the rejection that it was refused with, and the unit that recorded
 /// it; none where it is new.
 ///
 /// # Errors
 /// `CommandIdReusedError`: the id belongs to another command; what reading the store raises.
-pub(crate) fn repeated<'py>(
+pub fn repeated<'py>(
     py: Python<'py>,
     journal: &dyn Journal,
     entity: &Arc<Entity>,
@@ -39,7 +39,7 @@ pub(crate) fn repeated<'py>(
     let ticket = found.ticket;
     if found.fingerprint != command.fingerprint {
         let message = format!("command id {:?} belongs to another command; nothing was run", command.id);
-        let fact = ("command_id", command.id.as_str().into_bound_py_any(py)?);
+        let fact = ("command_id", (&*command.id).into_bound_py_any(py)?);
         return Err(error::with(py, "CommandIdReusedError", &entity.key, &message, &[fact]));
     }
     if let Some(rejection) = &found.rejection {
@@ -59,10 +59,12 @@ fn recall(py: Python<'_>, journal: &dyn Journal, entity: &Entity, now: u64) -> P
     let retention = entity.kind.retention;
     let mut memory = Memory::default();
     let read = journal.read_commands(&entity.key, oldest(now, retention), &mut |stored| {
-        let rejection = stored.rejection.map(|rejection| Rejection {
-            name: rejection.name.to_owned(),
-            version: rejection.version,
-            payload: rejection.payload.to_vec(),
+        let rejection = stored.rejection.map(|rejection| {
+            Box::new(Rejection {
+                name: rejection.name.to_owned(),
+                version: rejection.version,
+                payload: rejection.payload.to_vec(),
+            })
         });
         let command = Remembered {
             fingerprint: stored.fingerprint,
@@ -80,7 +82,7 @@ fn recall(py: Python<'_>, journal: &dyn Journal, entity: &Entity, now: u64) -> P
 }
 
 /// Remembers how a command ended that was just appended.
-pub(crate) fn remember(
+pub fn remember(
     py: Python<'_>,
     entity: &Entity,
     live: &mut Live,
@@ -93,11 +95,11 @@ pub(crate) fn remember(
         revision: live.revision,
         time: entity.house.clock.wall_nanos_at_tick(),
         reply: rejection.is_none().then(|| live.state.clone_ref(py)),
-        rejection,
+        rejection: rejection.map(Box::new),
         ticket: live.last_ticket,
         is_alone,
     };
-    live.commands.get_or_insert_default().remember(&command.id, remembered, entity.kind.retention);
+    live.commands.get_or_insert_default().remember(Arc::clone(&command.id), remembered, entity.kind.retention);
 }
 
 fn module(py: Python<'_>) -> PyResult<Bound<'_, PyModule>> {
@@ -108,7 +110,7 @@ fn module(py: Python<'_>) -> PyResult<Bound<'_, PyModule>> {
 ///
 /// # Errors
 /// `CodecError`, `ConfigError`.
-pub(crate) fn rejection(py: Python<'_>, failure: &PyErr) -> PyResult<Option<Rejection>> {
+pub fn rejection(py: Python<'_>, failure: &PyErr) -> PyResult<Option<Rejection>> {
     let module = module(py)?;
     if !failure.value(py).is_instance(&module.getattr("Rejection")?)? {
         return Ok(None);
