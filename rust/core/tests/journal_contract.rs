@@ -425,6 +425,24 @@ fn an_entity_of_commands_alone_is_not_stored_and_its_commands_are_found() {
 }
 
 #[test]
+fn readers_go_on_over_long_stretches_of_commands_that_changed_nothing() {
+    on_every_store(|store| {
+        let (a, b, metadata) = (key("a"), key("b"), [4; 5000]);
+        let command = Some(Command { id: "c", fingerprint: [0; 16], rejection: None });
+        store.store(&a, 1, &[b"before"]);
+        for n in 0..60 {
+            let (entity, first) = if n % 2 == 0 { (&a, 2) } else { (&b, 1) };
+            store.store_unit(&Unit { command, metadata: &metadata, ..unit(entity, first, Content::Events(&[])) });
+        }
+        store.store(&a, 2, &[b"behind"]);
+        assert_eq!(store.entity(&a, 1), [(1, 1, b"before".to_vec()), (2, 2, b"behind".to_vec())]);
+        assert_eq!(store.entity(&a, 2).len(), 1);
+        assert_eq!((store.all(1).len(), store.all(2).len()), (2, 1));
+        assert_eq!((store.commands(&a, 0).len(), store.commands(&b, 0).len()), (30, 30));
+    });
+}
+
+#[test]
 fn commands_are_read_until_they_are_too_old() {
     on_every_store(|store| {
         let (a, payload) = (key("a"), [5; 300]);

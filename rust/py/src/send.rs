@@ -3,11 +3,11 @@
 
 #![expect(unsafe_code, reason = "a method of the C API")]
 
-use crate::dispatch::Patience;
 use crate::entity_ref::{DEFAULT_TIMEOUT, EntityRef, Timeout};
-use crate::terms::Given;
 use ego_answer::answer::Answer;
 use ego_answer::fast::{attached, enter};
+use ego_engine::dispatch::Patience;
+use ego_engine::terms::Given;
 use pyo3::exceptions::PyTypeError;
 use pyo3::ffi::{self, PyObject};
 use pyo3::prelude::*;

@@ -1,13 +1,13 @@
 //! One opened store, as Python holds it.
 
-use crate::clock::HandClock;
-use crate::error;
 use crate::faults::Faults;
 use ego_core::StoreError;
 use ego_core::journal::{Journal, Read};
 use ego_core::log::{Log, LogOptions, Opened};
 use ego_core::memory::MemoryJournal;
 use ego_core::scripted::ScriptedJournal;
+use ego_engine::clock::HandClock;
+use ego_engine::error;
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict};
 use std::path::PathBuf;
