@@ -24,10 +24,11 @@ import msgspec
 import others
 import place
 import replay
+import threads
 from rounds import Row, measure
 
 HERE = Path(__file__).parent
-GROUPS = {module.__name__: module for module in (memory, durable, replay, others, core)}
+GROUPS = {module.__name__: module for module in (memory, durable, replay, threads, others, core)}
 FEWEST_ROUNDS = 5
 COMPARED = ("memory", "durable", "replay")
 

@@ -3,8 +3,18 @@
 import sys
 
 try:
-    from ego._native import Context, EntityRef, KindSpec, __version__, after_fork_in_child, context
     from ego._native import Clock as NativeClock
+    from ego._native import (
+        Context,
+        EntityRef,
+        KindSpec,
+        __version__,
+        after_fork_in_child,
+        call,
+        call_state,
+        check_may_block,
+        context,
+    )
     from ego._native import Engine as NativeEngine
     from ego._native import Store as NativeStore
 except ImportError as error:
@@ -23,5 +33,8 @@ __all__ = [
     "NativeStore",
     "__version__",
     "after_fork_in_child",
+    "call",
+    "call_state",
+    "check_may_block",
     "context",
 ]

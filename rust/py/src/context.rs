@@ -106,6 +106,11 @@ fn with_frame<R>(look: impl FnOnce(&Frame<'_>) -> R) -> Option<R> {
     Some(look(unsafe { frame.as_ref() }))
 }
 
+/// Whether this code runs in a `def` handler.
+pub(crate) fn in_plain_handler() -> bool {
+    CURRENT.get().is_some()
+}
+
 /// The entities whose `def` handlers are on this thread's stack, the innermost first.
 pub(crate) fn stack() -> Vec<Arc<Entity>> {
     let mut entities = Vec::new();

@@ -17,7 +17,7 @@ use std::cell::Ref;
 use std::sync::Arc;
 
 /// How long a sender waits.
-struct Timeout(Patience);
+pub(crate) struct Timeout(pub(crate) Patience);
 
 /// Five seconds.
 const DEFAULT_TIMEOUT: Timeout = Timeout(Patience::Nanos(5_000_000_000));
@@ -67,7 +67,7 @@ impl EntityRef {
 
     /// Gives the present run and the entity to `body`. Both stay what they are while a `def` handler runs.
     #[inline]
-    fn with_place<'py, R>(
+    pub(crate) fn with_place<'py, R>(
         &self,
         py: Python<'py>,
         needs_loop: bool,

@@ -3,6 +3,7 @@
 //! It converts, delegates and converts back. A command comes in through [`entity_ref`], gets its turn in [`turn`], is
 //! handed to the journal, and is shown by [`pending`] through its answer when the journal says so.
 
+mod blocking;
 mod clock;
 mod context;
 mod dispatch;
@@ -38,5 +39,8 @@ fn _native(py: Python<'_>, module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<entity_ref::EntityRef>()?;
     module.add_class::<context::Context>()?;
     module.add_function(wrap_pyfunction!(context::context, module)?)?;
+    module.add_function(wrap_pyfunction!(blocking::check_may_block, module)?)?;
+    module.add_function(wrap_pyfunction!(blocking::call, module)?)?;
+    module.add_function(wrap_pyfunction!(blocking::call_state, module)?)?;
     module.add_function(wrap_pyfunction!(store::after_fork_in_child, module)?)
 }
