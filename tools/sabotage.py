@@ -111,6 +111,28 @@ SABOTAGES = (
         python="tests/contract/test_full_store.py",
     ),
     Sabotage(
+        "forget the command record",
+        (
+            (
+                "rust/engine/src/turn.rs",
+                "let carried = Carried { metadata: &terms.metadata, command: record };",
+                "let carried = Carried { metadata: &terms.metadata, command: record.filter(|_| false) };",
+            ),
+        ),
+        python="tests/contract/test_command_ids.py",
+    ),
+    Sabotage(
+        "skip the generation check",
+        (
+            (
+                "rust/engine/src/entity.rs",
+                "if slot.generation() == generation { slot.reset() } else { None }",
+                "if slot.generation() >= generation { slot.reset() } else { None }",
+            ),
+        ),
+        python="tests/contract/test_full_store.py",
+    ),
+    Sabotage(
         "evict while not durable",
         (
             (
