@@ -38,6 +38,7 @@ C = TypeVar("C")
 S = TypeVar("S")
 
 MAX_MAILBOX_CAPACITY: Final = 2**31 - 1
+MAX_RESIDENT_LIMIT: Final = 2**31 - 1
 
 
 class StopReport(msgspec.Struct, frozen=True):
@@ -77,15 +78,17 @@ class Engine:
         behaviors: Iterable[type[AnyBehavior] | Kind[Any, Any]] = (),
         state_store: "LogStore | MemoryStore | FaultyStore | None" = None,
         mailbox_capacity: int = 1024,
+        resident_limit: int | None = None,
         clock: "Clock | None" = None,
     ) -> None:
         self._name = check_name("name", name)
         self._store = check_store("store", store)
         self._state_store = self._store if state_store is None else check_store("state_store", state_store)
         capacity = check_int("mailbox_capacity", mailbox_capacity, 1, MAX_MAILBOX_CAPACITY)
+        limit = None if resident_limit is None else check_int("resident_limit", resident_limit, 1, MAX_RESIDENT_LIMIT)
         self._clock = clock
         native_clock = None if clock is None else clock.native
-        self._native = NativeEngine(name, mailbox_capacity=capacity, clock=native_clock)
+        self._native = NativeEngine(name, mailbox_capacity=capacity, resident_limit=limit, clock=native_clock)
         self._loop: asyncio.AbstractEventLoop | None = None
         self._kinds = Registry(self._native)
         for behavior in check_behaviors(behaviors):

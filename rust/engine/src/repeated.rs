@@ -26,7 +26,7 @@ pub fn repeated<'py>(
     live: &mut Live,
     command: &Identified,
 ) -> PyResult<Option<(PyResult<Bound<'py, PyTuple>>, Ticket)>> {
-    let (now, retention) = (entity.house.clock.wall_nanos_at_tick(), entity.kind.retention);
+    let (now, retention) = (entity.kind.house.clock.wall_nanos_at_tick(), entity.kind.retention);
     let memory = match &mut live.commands {
         Some(memory) => memory,
         empty => empty.insert(Box::new(recall(py, journal, entity, now)?)),
@@ -93,7 +93,7 @@ pub fn remember(
     let remembered = Remembered {
         fingerprint: command.fingerprint,
         revision: live.revision,
-        time: entity.house.clock.wall_nanos_at_tick(),
+        time: entity.kind.house.clock.wall_nanos_at_tick(),
         reply: rejection.is_none().then(|| live.state.clone_ref(py)),
         rejection: rejection.map(Box::new),
         ticket: live.last_ticket,

@@ -61,7 +61,7 @@ impl Terms {
         let terms = Self {
             expected: given.expected_revision.map(expected).transpose()?,
             command: given.command_id.map(|id| identified(id, command, kind, entity)).transpose()?,
-            metadata: merged(inherited.as_deref(), given.metadata, entity)?,
+            metadata: merged(py, inherited.as_deref(), given.metadata, entity)?,
         };
         let empty = terms.expected.is_none() && terms.command.is_none() && terms.metadata.is_empty();
         Ok((!empty).then(|| Arc::new(terms)))
@@ -94,12 +94,20 @@ impl Terms {
 
     /// The metadata as a new dictionary.
     pub fn metadata_of<'py>(this: Option<&Self>, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
-        let found = PyDict::new(py);
-        for (name, value) in this.map(|terms| metadata::pairs(&terms.metadata)).unwrap_or_default() {
-            found.set_item(name, value)?;
-        }
-        Ok(found)
+        dictionary(py, this.map_or(&[], |terms| &terms.metadata))
     }
+}
+
+/// Encoded metadata as a new dictionary.
+///
+/// # Errors
+/// Those of the interpreter.
+pub fn dictionary<'py>(py: Python<'py>, encoded: &[u8]) -> PyResult<Bound<'py, PyDict>> {
+    let found = PyDict::new(py);
+    for (name, value) in metadata::pairs(encoded) {
+        found.set_item(name, value)?;
+    }
+    Ok(found)
 }
 
 fn member<'py>(py: Python<'py>, name: &str) -> PyResult<Bound<'py, PyAny>> {
@@ -144,11 +152,17 @@ fn identified(
 }
 
 /// What is inherited, then what the sending command is the cause of, then what was given: the last one counts.
-fn merged(inherited: Option<&Terms>, given: Option<&Bound<'_, PyAny>>, entity: &EntityKey) -> PyResult<Vec<u8>> {
+fn merged(
+    py: Python<'_>,
+    inherited: Option<&Terms>,
+    given: Option<&Bound<'_, PyAny>>,
+    entity: &EntityKey,
+) -> PyResult<Vec<u8>> {
     let before = inherited.map(Terms::handed_down).unwrap_or_default();
-    let Some(given) = given else { return Ok(before) };
-    let py = given.py();
-    let encoded = encode(&before, given)?;
+    let encoded = match given {
+        None => before,
+        Some(given) => encode(&before, given)?,
+    };
     if encoded.len() <= MAX_METADATA_BYTES {
         return Ok(encoded);
     }
