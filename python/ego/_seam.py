@@ -14,8 +14,10 @@ try:
         call_state,
         check_may_block,
         context,
+        running,
     )
     from ego._native import Engine as NativeEngine
+    from ego._native import Faults as NativeFaults
     from ego._native import Store as NativeStore
 except ImportError as error:
     raise ImportError(
@@ -30,6 +32,7 @@ __all__ = [
     "KindSpec",
     "NativeClock",
     "NativeEngine",
+    "NativeFaults",
     "NativeStore",
     "__version__",
     "after_fork_in_child",
@@ -37,4 +40,5 @@ __all__ = [
     "call_state",
     "check_may_block",
     "context",
+    "running",
 ]

@@ -3,14 +3,13 @@
 //! A command takes the same way as one from a coroutine, on the caller's thread; only its answer is waited for with the
 //! interpreter lock released. Nobody may block who holds up what he waits for: an event loop, or a `def` handler.
 
-use crate::context;
-use crate::dispatch::{At, Wish};
 use crate::entity_ref::{EntityRef, Timeout};
-use crate::error;
-use crate::terms::Given;
 use ego_answer::answer::Answer;
 use ego_answer::wake;
 use ego_core::StoreError;
+use ego_engine::dispatch::{At, Wish};
+use ego_engine::terms::Given;
+use ego_engine::{context, error};
 use pyo3::prelude::*;
 
 /// Refuses to block an event loop or a `def` handler.
@@ -42,9 +41,9 @@ pub(crate) fn call<'py>(
     command_id: Option<&Bound<'py, PyAny>>,
     metadata: Option<&Bound<'py, PyAny>>,
 ) -> PyResult<Py<PyAny>> {
-    let given = Given { expected_revision, command_id, metadata };
-    let given = given.is_some().then_some(&given);
-    ask(entity, |at| at.send(command, timeout.0, given))
+    let given = [expected_revision, command_id, metadata].iter().any(Option::is_some);
+    let given = given.then_some(Given { expected_revision, command_id, metadata });
+    ask(entity, |at| at.send(command, timeout.0, given.as_ref()))
 }
 
 /// Waits for `(state, revision)` without a command.
