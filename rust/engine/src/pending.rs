@@ -1,6 +1,7 @@
 //! What waits for the disk, in the order of tickets, and who waits too long.
 //!
-//! One timer of the loop serves the nearest deadline of all; a command that is done costs it nothing.
+//! One timer of the loop serves the nearest deadline of all and whoever leaves memory; a command that is done costs it
+//! nothing.
 
 use crate::context::Tell;
 use crate::dispatch::{self, At};
@@ -8,7 +9,7 @@ use crate::engine::Engine;
 use crate::entity::Entity;
 use crate::run::{Call, Callback, Lane, Run};
 use crate::turn::{Fate, fate};
-use crate::{error, logging};
+use crate::{error, logging, residents};
 use ego_answer::answer::{Answer, Phase};
 use ego_core::journal::Ticket;
 use pyo3::prelude::*;
@@ -17,16 +18,16 @@ use std::sync::Arc;
 
 /// A command whose entity's last unit is not durable yet.
 #[derive(Debug)]
-pub(crate) struct Waiting {
-    pub(crate) ticket: Ticket,
-    pub(crate) entity: Arc<Entity>,
-    pub(crate) generation: u32,
-    pub(crate) answer: Answer,
-    pub(crate) then: Then,
+pub struct Waiting {
+    pub ticket: Ticket,
+    pub entity: Arc<Entity>,
+    pub generation: u32,
+    pub answer: Answer,
+    pub then: Then,
 }
 
 impl Waiting {
-    pub(crate) fn traverse(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
+    pub fn traverse(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
         visit.call(self.answer.held())?;
         match &self.then {
             Then::Show { tells, .. } => tells.iter().try_for_each(|tell| tell.traverse(visit)),
@@ -37,7 +38,7 @@ impl Waiting {
 
 /// What happens once it is durable.
 #[derive(Debug)]
-pub(crate) enum Then {
+pub enum Then {
     /// The answer is shown and what the handler told is sent.
     Show { tells: Vec<Tell>, rejected: bool },
     /// The `async def` handler starts.
@@ -51,7 +52,7 @@ const KICK_EVERY: u64 = 256;
 ///
 /// # Errors
 /// What a waiting task may not swallow: `KeyboardInterrupt`, `SystemExit`. The rest is shown by the next call.
-pub(crate) fn drain(engine: &Bound<'_, Engine>, run: &Arc<Run>, step: bool) -> PyResult<()> {
+pub fn drain(engine: &Bound<'_, Engine>, run: &Arc<Run>, step: bool) -> PyResult<()> {
     let py = engine.py();
     let was_draining = run.draining.get(py);
     run.draining.set(py, true);
@@ -74,6 +75,8 @@ pub(crate) fn drain(engine: &Bound<'_, Engine>, run: &Arc<Run>, step: bool) -> P
     if result.is_err() {
         run.home.call_soon(py, run.callbacks.drain.bind(py))?;
     }
+    // What is durable now may leave memory.
+    residents::shrink(engine.get(), py, run);
     engine.get().check_drained(py)?;
     result
 }
@@ -84,7 +87,7 @@ fn settle(engine: &Bound<'_, Engine>, run: &Arc<Run>, lane: &Lane, waiting: Wait
     let at = At { py, engine, run, entity: &entity, caller: None };
     match (fate(&*lane.journal, ticket), then) {
         (Fate::Lost(failure), then) => {
-            entity.forget(py, generation);
+            entity.lose(py, ticket, generation);
             let failure = error::storage(py, &failure);
             match then {
                 Then::Show { .. } => finish(engine, &entity, &answer, Verdict::Lost(failure), step),
@@ -100,7 +103,7 @@ fn settle(engine: &Bound<'_, Engine>, run: &Arc<Run>, lane: &Lane, waiting: Wait
 }
 
 /// How a command ended.
-pub(crate) enum Verdict {
+pub enum Verdict {
     Ok,
     /// Its handler raised.
     Rejected,
@@ -109,7 +112,7 @@ pub(crate) enum Verdict {
 }
 
 /// Shows an answer that was laid down, or a failure instead, and counts it.
-pub(crate) fn finish(
+pub fn finish(
     engine: &Bound<'_, Engine>,
     entity: &Entity,
     answer: &Answer,
@@ -135,7 +138,7 @@ pub(crate) fn finish(
 }
 
 /// Lets the answer wait for its ticket.
-pub(crate) fn wait(engine: &Bound<'_, Engine>, run: &Run, waiting: Waiting) -> PyResult<()> {
+pub fn wait(engine: &Bound<'_, Engine>, run: &Run, waiting: Waiting) -> PyResult<()> {
     let py = engine.py();
     let deadline = waiting.answer.deadline(py);
     let lane = run.lane(&waiting.entity.kind);
@@ -164,7 +167,7 @@ fn appended(py: Python<'_>, run: &Run, lane: &Lane, first: bool) -> PyResult<()>
 }
 
 /// Tells the committer what was appended, if anything was.
-pub(crate) fn kick(py: Python<'_>, run: &Run) {
+pub fn kick(py: Python<'_>, run: &Run) {
     run.lanes().for_each(|lane| kick_lane(py, lane));
 }
 
@@ -175,27 +178,35 @@ fn kick_lane(py: Python<'_>, lane: &Lane) {
     }
 }
 
-/// Makes sure that the timer rings at `deadline` or before.
-pub(crate) fn arm(engine: &Bound<'_, Engine>, run: &Run, deadline: u64) -> PyResult<()> {
+/// Makes sure that somebody looks at the commands once one's time is over.
+pub fn arm(engine: &Bound<'_, Engine>, run: &Run, deadline: u64) -> PyResult<()> {
     let py = engine.py();
-    if deadline == 0 {
+    let nearest = run.deadline.get(py);
+    if deadline == 0 || (nearest != 0 && nearest <= deadline) {
         return Ok(());
     }
+    run.deadline.set(py, deadline);
+    ring(engine, run, deadline)
+}
+
+/// Makes sure that the timer rings at `at` or before.
+pub fn ring(engine: &Bound<'_, Engine>, run: &Run, at: u64) -> PyResult<()> {
+    let py = engine.py();
     let nearest = run.nearest.get(py);
-    if nearest != 0 && nearest <= deadline {
+    if nearest != 0 && nearest <= at {
         return Ok(());
     }
     let clock = &engine.get().house.clock;
     if clock.is_by_hand() {
-        run.nearest.set(py, deadline);
+        run.nearest.set(py, at);
         return Ok(());
     }
     if !run.home.is_this_thread() {
         return run.home.call_soon(py, Callback::new(engine, Call::Rearm)?.bind(py));
     }
-    let wait = deadline.saturating_sub(clock.monotonic_nanos());
+    let wait = at.saturating_sub(clock.monotonic_nanos());
     let timer = run.home.call_later(py, wait, run.callbacks.expire.bind(py))?;
-    run.nearest.set(py, deadline);
+    run.nearest.set(py, at);
     let before = engine.get().timer.borrow_mut(py).replace(timer);
     if let Some(before) = before {
         before.call_method0(py, "cancel")?;
@@ -203,9 +214,10 @@ pub(crate) fn arm(engine: &Bound<'_, Engine>, run: &Run, deadline: u64) -> PyRes
     Ok(())
 }
 
-/// Answers everybody whose time is over and sets the timer for the next. `due` is what the timer was set to, if it is
-/// the timer that calls: a loop's timers ring a little early. With `step`, waiting tasks run right here.
-pub(crate) fn expire(engine: &Bound<'_, Engine>, run: &Arc<Run>, due: u64, step: bool) -> PyResult<()> {
+/// Answers everybody whose time is over, has leave who was idle for his time, and sets the timer for the next. `due` is
+/// what the timer was set to, if it is the timer that calls: a loop's timers ring a little early. With `step`, waiting
+/// tasks run right here.
+pub fn expire(engine: &Bound<'_, Engine>, run: &Arc<Run>, due: u64, step: bool) -> PyResult<()> {
     let py = engine.py();
     let inner = engine.get();
     let now = inner.house.clock.monotonic_nanos().max(due);
@@ -214,6 +226,26 @@ pub(crate) fn expire(engine: &Bound<'_, Engine>, run: &Arc<Run>, due: u64, step:
     if let Some(timer) = timer {
         timer.call_method0(py, "cancel")?;
     }
+    let mut result = Ok(());
+    let deadline = run.deadline.get(py);
+    if deadline != 0 && deadline <= now {
+        let (late, next) = late(inner, py, run, now);
+        run.deadline.set(py, next);
+        for (entity, answer) in late {
+            result = result.and(give_up(py, &entity, &answer, step));
+        }
+    }
+    residents::passivate(inner, py, run);
+    for next in [run.deadline.get(py), residents::next_look(inner, py)] {
+        if next != 0 {
+            result = result.and(ring(engine, run, next));
+        }
+    }
+    result
+}
+
+/// Whose time is over, and when the next one's is; 0 for never.
+fn late(engine: &Engine, py: Python<'_>, run: &Run, now: u64) -> (Vec<(Arc<Entity>, Answer)>, u64) {
     let mut late = Vec::new();
     let mut next = 0;
     let mut look = |entity: &Arc<Entity>, answer: &Answer| match answer.deadline(py) {
@@ -226,7 +258,7 @@ pub(crate) fn expire(engine: &Bound<'_, Engine>, run: &Arc<Run>, due: u64, step:
             look(&waiting.entity, &waiting.answer);
         }
     }
-    for entity in inner.active.borrow(py).values() {
+    for entity in engine.active.borrow(py).values() {
         if let Some(running) = &*entity.running.borrow(py) {
             look(entity, &running.answer);
         }
@@ -234,17 +266,11 @@ pub(crate) fn expire(engine: &Bound<'_, Engine>, run: &Arc<Run>, due: u64, step:
             look(entity, &message.answer);
         }
     }
-    arm(engine, run, next)?;
-    let mut result = Ok(());
-    for (entity, answer) in late {
-        let shown = give_up(py, &entity, &answer, step);
-        result = result.and(shown);
-    }
-    result
+    (late, next)
 }
 
 /// Answers with `CommandTimeoutError`; a command that is still queued never runs.
-pub(crate) fn give_up(py: Python<'_>, entity: &Entity, answer: &Answer, step: bool) -> PyResult<()> {
+pub fn give_up(py: Python<'_>, entity: &Entity, answer: &Answer, step: bool) -> PyResult<()> {
     if answer.is_done(py) {
         return Ok(());
     }
