@@ -83,7 +83,7 @@ class EntityRef(Generic[C_contra, S_co]):
         return call_state(self._native, timeout)
 
     def __eq__(self, other: object, /) -> bool:
-        return isinstance(other, EntityRef) and self._native == cast("EntityRef[Any, Any]", other)._native
+        return isinstance(other, EntityRef) and self._native == cast("Any", other)._native
 
     def __hash__(self) -> int:
         return hash(self._native)
