@@ -25,7 +25,7 @@ class Clock:
     def advance(self, seconds: float) -> None:
         self.native.advance(round(seconds * 1e9))
         assert self.engine is not None
-        self.engine._native.look()
+        cast("Any", self.engine)._native.look()
 
 
 def bank(store: Store, clock: Clock | None = None, *, resident_limit: int | None = None) -> ego.Engine:
@@ -342,7 +342,7 @@ def test_commands_among_passivations_come_to_the_same_sums(
 
     async def main() -> None:
         chance, clock = random.Random(seed), Clock()
-        sums = dict.fromkeys((f"a-{number}" for number in range(12)), (0, 0))
+        sums: dict[str, tuple[int, int]] = {f"a-{number}": (0, 0) for number in range(12)}
         refs: dict[str, list[ego.EntityRef[AccountCommand, Balance]]] = {name: [] for name in sums}
         due: list[tuple[Awaitable[tuple[Balance, int]], tuple[int, int] | None]] = []
         async with bank(store, clock, resident_limit=limit) as engine:
