@@ -25,12 +25,17 @@ __all__ = [
     "__profile__",
     "__version__",
     "after_fork_in_child",
+    "call",
+    "call_state",
+    "check_may_block",
     "context",
     "running",
 ]
 
 _C = TypeVar("_C", contravariant=True)
 _S = TypeVar("_S", covariant=True)
+_Cmd = TypeVar("_Cmd")
+_St = TypeVar("_St")
 
 __version__: str
 __profile__: Literal["debug", "release"]
@@ -39,6 +44,16 @@ running: ContextVar[Context | None]
 
 def context() -> Context: ...
 def after_fork_in_child() -> None: ...
+def check_may_block() -> None: ...
+def call(
+    entity: EntityRef[_Cmd, _St],
+    command: _Cmd,
+    timeout: float | None,
+    expected_revision: int | Expected | None,
+    command_id: str | None,
+    metadata: Mapping[str, str] | None,
+) -> tuple[_St, int]: ...
+def call_state(entity: EntityRef[Any, _St], timeout: float | None) -> tuple[_St, int]: ...
 
 @final
 class Context:

@@ -108,6 +108,11 @@ fn with_frame<R>(look: impl FnOnce(&Frame<'_>) -> R) -> Option<R> {
     Some(look(unsafe { frame.as_ref() }))
 }
 
+/// Whether this code runs in a `def` handler.
+pub fn in_plain_handler() -> bool {
+    CURRENT.get().is_some()
+}
+
 /// The entities whose `def` handlers are on this thread's stack, the innermost first.
 pub fn stack() -> Vec<Arc<Entity>> {
     let mut entities = Vec::new();

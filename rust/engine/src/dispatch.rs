@@ -398,7 +398,7 @@ impl<'a, 'py> At<'a, 'py> {
     }
 
     /// Refuses a wish to a busy entity that waits for the sender itself.
-    fn check_deadlock(self) -> PyResult<()> {
+    pub fn check_deadlock(self) -> PyResult<()> {
         let Self { py, engine, entity, .. } = self;
         let mut chain = context::stack();
         if let Some(index) = chain.iter().position(|held| Arc::ptr_eq(held, entity)) {

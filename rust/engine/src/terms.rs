@@ -45,6 +45,12 @@ pub struct Given<'a, 'py> {
     pub metadata: Option<&'a Bound<'py, PyAny>>,
 }
 
+impl Given<'_, '_> {
+    pub fn is_empty(&self) -> bool {
+        [self.expected_revision, self.command_id, self.metadata].iter().all(Option::is_none)
+    }
+}
+
 impl Terms {
     /// Checks what was given for a command to an entity, and adds what is inherited; none where there is nothing.
     ///
