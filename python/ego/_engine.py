@@ -201,7 +201,7 @@ class Engine:
     def get(self, kind: type[Behavior[C, S]], entity_id: str) -> EntityRef[C, S]:
         """The entity of that kind and id, which may not exist yet. Registers the kind if it is new; no I/O."""
         self._check_started()
-        return self._native.ref(self._kinds.of(kind).number, entity_id)
+        return self._native.ref(self._kind_of(kind, entity_id).number, entity_id)
 
     async def entity(
         self, behavior: EventSourcedBehavior[C, Any, S], *, passivate_after: float | None = None
@@ -228,14 +228,7 @@ class Engine:
         if not hasattr(behavior, "id"):
             raise ConfigError(f"{behavior!r} has no id; its __init__ must call super().__init__(entity_id)")
         after = None if passivate_after is None else check_passivate_after(passivate_after)
-        if wanted is DurableStateBehavior and not self._state_store.keeps_states:
-            raise DurableStateStoreRequiredError(
-                f"{self._state_store!r} keeps no durable states; give engine {self._name!r} a store that does with "
-                "state_store=",
-                kind=type(behavior).kind,
-                entity_id=behavior.id,
-            )
-        number = self._kinds.of(type(behavior)).number
+        number = self._kind_of(type(behavior), behavior.id).number
         ref = self._native.ref(number, behavior.id)
         declared = self._native.declare(number, behavior.id, behavior, after)
         try:
@@ -245,6 +238,17 @@ class Engine:
                 self._native.undeclare(number, behavior.id, behavior)
             raise
         return ref
+
+    def _kind_of(self, behavior: type[AnyBehavior], entity_id: str) -> Registered:
+        registered = self._kinds.of(behavior)
+        if registered.is_durable_state and not self._state_store.keeps_states:
+            raise DurableStateStoreRequiredError(
+                f"{self._state_store!r} keeps no durable states; give engine {self._name!r} a store that does with "
+                "state_store=",
+                kind=registered.name,
+                entity_id=entity_id,
+            )
+        return registered
 
     def is_resident(self, kind: type[AnyBehavior] | str, entity_id: str) -> bool:
         """Whether the entity is in memory. Asking does not bring it there."""

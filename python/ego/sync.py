@@ -28,7 +28,7 @@ from ego._seam import call, call_state, check_may_block
 from ego._stores import LogStore, MemoryStore
 
 if TYPE_CHECKING:
-    from ego.testing import Clock
+    from ego.testing import Clock, FaultyStore
 
 __all__ = ["Engine", "EntityRef"]
 
@@ -103,10 +103,10 @@ class Engine:
     def __init__(
         self,
         name: str,
-        store: LogStore | MemoryStore,
+        store: "LogStore | MemoryStore | FaultyStore",
         *,
         behaviors: Iterable[type[AnyBehavior] | Kind[Any, Any]] = (),
-        state_store: LogStore | MemoryStore | None = None,
+        state_store: "LogStore | MemoryStore | FaultyStore | None" = None,
         mailbox_capacity: int = 1024,
         clock: "Clock | None" = None,
     ) -> None:

@@ -16,8 +16,7 @@ import pytest
 
 if TYPE_CHECKING:
     from ego import LogStore
-    from ego.testing import Clock
-    from ego.testing._engine_of_a_test import Engines
+    from ego.testing import Clock, Engines
 
 PASSED: Final = pytest.StashKey[bool]()
 
@@ -49,7 +48,7 @@ def ego_log(tmp_path: Path) -> "LogStore":
 @pytest.fixture
 def ego_engine(request: pytest.FixtureRequest) -> "Generator[Engines]":
     """Makes engines, in memory unless they are given a store, and looks at how they end."""
-    from ego.testing._engine_of_a_test import Engines
+    from ego.testing import Engines
 
     engines = Engines()
     yield engines

@@ -3,14 +3,13 @@
 //! A command takes the same way as one from a coroutine, on the caller's thread; only its answer is waited for with the
 //! interpreter lock released. Nobody may block who holds up what he waits for: an event loop, or a `def` handler.
 
-use crate::context;
 use crate::entity_ref::{EntityRef, Timeout};
 use ego_answer::answer::Answer;
 use ego_answer::wake;
 use ego_core::StoreError;
 use ego_engine::dispatch::{At, Wish};
-use ego_engine::error;
 use ego_engine::terms::Given;
+use ego_engine::{context, error};
 use pyo3::prelude::*;
 
 /// Refuses to block an event loop or a `def` handler.

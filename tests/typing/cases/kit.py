@@ -3,7 +3,7 @@
 from bank import Account, Balance, Deposit, Deposited, Withdraw, Withdrawn
 
 import ego
-from ego.testing import Clock, Engine, Faults, FaultyStore, Gate, given
+from ego.testing import Clock, Engine, Engines, Faults, FaultyStore, Gate, given
 
 
 class Rename(ego.Command):
@@ -24,6 +24,16 @@ class Member(ego.DurableStateBehavior[Rename, Profile]):
 
 class OverdrawnError(Exception):
     missing: int
+
+
+def test_deposits(ego_engine: Engines, ego_log: ego.LogStore, ego_clock: Clock) -> None:
+    engine = ego_engine(Account, ego.Kind(Member), store=ego_log, clock=ego_clock)
+
+    async def story() -> int:
+        return (await engine.get(Account, "a").send(Deposit(1)))[1]
+
+    reveal_type(engine.run(story()))  # is: int
+    ego_engine(Balance)  # error
 
 
 async def main() -> None:
