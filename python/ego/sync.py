@@ -11,6 +11,7 @@ import atexit
 import concurrent.futures
 import os
 import threading
+import time
 import warnings
 from collections.abc import Coroutine, Iterable, Mapping
 from types import TracebackType
@@ -112,10 +113,17 @@ class Engine:
         behaviors: Iterable[type[AnyBehavior] | Kind[Any, Any]] = (),
         state_store: "LogStore | MemoryStore | FaultyStore | None" = None,
         mailbox_capacity: int = 1024,
+        resident_limit: int | None = None,
         clock: "Clock | None" = None,
     ) -> None:
         self._engine = _Inner(
-            name, store, behaviors=behaviors, state_store=state_store, mailbox_capacity=mailbox_capacity, clock=clock
+            name,
+            store,
+            behaviors=behaviors,
+            state_store=state_store,
+            mailbox_capacity=mailbox_capacity,
+            resident_limit=resident_limit,
+            clock=clock,
         )
         self._lock = threading.Lock()
 
@@ -272,6 +280,15 @@ class _Inner(AsyncEngine):
     def __del__(self) -> None:
         pass
 
+    def let_visitors_leave(self) -> None:
+        """Waits until no thread is on its way into the engine, for a second at most.
+
+        A thread that the interpreter ends while native code is on its stack takes the process with it.
+        """
+        limit = time.monotonic() + 1.0
+        while self._native.count_visitors() and time.monotonic() < limit:
+            time.sleep(0.001)
+
     def known(self, entity_id: str, kind: type[AnyBehavior] | str | None) -> NativeRef[Any, Any]:
         """The entity of that id, declared in this run or stored."""
         self._check_started()
@@ -341,21 +358,23 @@ class _Home:
         if self.is_ours:
             self.exiting = True
             self.end()
+            self._engine.let_visitors_leave()
             left = repr(self._engine).replace("ego.", "ego.sync.", 1)
             warnings.warn(f"{left} was not stopped", ResourceWarning, stacklevel=1)
 
     def _live(self) -> None:
         try:
-            with self._runner as runner:
-                try:
-                    runner.run(self._until_told())
-                except BaseException as failure:
-                    self.failure = failure
-                runner.run(self._wind_up())
-        except RuntimeError:
-            # The loop waits for its executor in a thread, and there are no more threads when the interpreter ends.
+            try:
+                self._runner.run(self._until_told())
+            except BaseException as failure:
+                self.failure = failure
+            self._runner.run(self._wind_up())
             if not self.exiting:
-                raise
+                self._runner.close()
+                return
+            # Whoever is blocked stays so: a thread that is woken while the interpreter ends has nothing to go back to.
+            self._loop.set_exception_handler(lambda _loop, _context: None)
+            self._loop.close()
         finally:
             _homes.discard(self)
 

@@ -118,6 +118,11 @@ impl NativeEngine {
         Ok(self.find(py, kind, entity_id)?.is_some_and(|entity| entity.is_resident(py)))
     }
 
+    /// How many calls from other loops and threads are under way.
+    fn count_visitors(&self, py: Python<'_>) -> u64 {
+        self.0.get().run.borrow(py).as_ref().map_or(0, |run| run.visitors.get(py))
+    }
+
     /// How many commands wait for the entity's turn.
     fn count_queued(&self, py: Python<'_>, kind: usize, entity_id: &str) -> PyResult<usize> {
         Ok(self.find(py, kind, entity_id)?.map_or(0, |entity| entity.slot.borrow(py).mailbox().len()))
