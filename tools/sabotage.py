@@ -98,14 +98,36 @@ SABOTAGES = (
         "forget the roll-back of a refused command",
         (
             (
-                "rust/py/src/entity.rs",
+                "rust/engine/src/entity.rs",
                 "if slot.generation() == generation { slot.reset() } else { return }",
                 "if slot.generation() == generation { return } else { slot.reset() }",
             ),
             (
-                "rust/py/src/dispatch.rs",
+                "rust/engine/src/dispatch.rs",
                 "let lost = matches!(fate(self.journal(), live.last_ticket), Fate::Lost(_));",
                 "let lost = false;",
+            ),
+        ),
+        python="tests/contract/test_full_store.py",
+    ),
+    Sabotage(
+        "forget the command record",
+        (
+            (
+                "rust/engine/src/turn.rs",
+                "let carried = Carried { metadata: &terms.metadata, command: record };",
+                "let carried = Carried { metadata: &terms.metadata, command: record.filter(|_| false) };",
+            ),
+        ),
+        python="tests/contract/test_command_ids.py",
+    ),
+    Sabotage(
+        "skip the generation check",
+        (
+            (
+                "rust/engine/src/entity.rs",
+                "if slot.generation() == generation { slot.reset() } else { None }",
+                "if slot.generation() >= generation { slot.reset() } else { None }",
             ),
         ),
         python="tests/contract/test_full_store.py",
@@ -114,7 +136,7 @@ SABOTAGES = (
         "evict while not durable",
         (
             (
-                "rust/py/src/residents.rs",
+                "rust/engine/src/residents.rs",
                 "!slot.is_taken() && slot.content().is_none_or(|live| is_durable(live.last_ticket))",
                 "!slot.is_taken() && slot.content().is_none_or(|live| is_durable(live.last_ticket.min(0)))",
             ),
@@ -125,7 +147,7 @@ SABOTAGES = (
         "reset the passivation timer never",
         (
             (
-                "rust/py/src/residents.rs",
+                "rust/engine/src/residents.rs",
                 "    entity.last_used.set(py, engine.house.clock.monotonic_nanos_at_tick());\n",
                 "",
             ),

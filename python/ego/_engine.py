@@ -27,12 +27,12 @@ from ego._logging import log_opened, logger
 from ego._registry import Registered, Registry, check_behaviors
 from ego._seam import EntityRef, NativeEngine, NativeStore, context
 from ego._stores import LogStore, MemoryStore
-from ego._stores.owned import OwnedStore, check_store
+from ego._stores.owned import AnyStore, check_store
 
 if TYPE_CHECKING:
     import asyncio
 
-    from ego.testing import Clock
+    from ego.testing import Clock, FaultyStore
 
 C = TypeVar("C")
 S = TypeVar("S")
@@ -73,10 +73,10 @@ class Engine:
     def __init__(
         self,
         name: str,
-        store: LogStore | MemoryStore,
+        store: "LogStore | MemoryStore | FaultyStore",
         *,
         behaviors: Iterable[type[AnyBehavior] | Kind[Any, Any]] = (),
-        state_store: LogStore | MemoryStore | None = None,
+        state_store: "LogStore | MemoryStore | FaultyStore | None" = None,
         mailbox_capacity: int = 1024,
         resident_limit: int | None = None,
         clock: "Clock | None" = None,
@@ -131,13 +131,15 @@ class Engine:
                 opened.append(journal)
                 log_opened(self._name, journal.opened())
             self._native.start(opened[0], opened[1] if len(opened) > 1 else None, loop)
+            if self._clock is not None:
+                self._clock.attach(self._native, loop)
         except BaseException:
             for store in self._stores[: len(opened)]:
                 await store.close()
             raise
 
     @property
-    def _stores(self) -> "list[OwnedStore]":
+    def _stores(self) -> "list[AnyStore]":
         return [self._store] if self._state_store is self._store else [self._store, self._state_store]
 
     async def stop(self, *, timeout: float | None = 30.0) -> StopReport:
@@ -174,7 +176,7 @@ class Engine:
                 self._phase, self._loop = "stopped", None
         return StopReport(finished=not any(left.values()) and failure is None, failure=failure, **left)
 
-    async def _close(self, store: OwnedStore) -> StorageError | None:
+    async def _close(self, store: AnyStore) -> StorageError | None:
         try:
             await store.close()
         except StorageError as error:
@@ -199,7 +201,7 @@ class Engine:
     def get(self, kind: type[Behavior[C, S]], entity_id: str) -> EntityRef[C, S]:
         """The entity of that kind and id, which may not exist yet. Registers the kind if it is new; no I/O."""
         self._check_started()
-        return self._native.ref(self._kinds.of(kind).number, entity_id)
+        return self._native.ref(self._kind_of(kind, entity_id).number, entity_id)
 
     async def entity(
         self, behavior: EventSourcedBehavior[C, Any, S], *, passivate_after: float | None = None
@@ -226,14 +228,7 @@ class Engine:
         if not hasattr(behavior, "id"):
             raise ConfigError(f"{behavior!r} has no id; its __init__ must call super().__init__(entity_id)")
         after = None if passivate_after is None else check_passivate_after(passivate_after)
-        if wanted is DurableStateBehavior and not self._state_store.keeps_states:
-            raise DurableStateStoreRequiredError(
-                f"{self._state_store!r} keeps no durable states; give engine {self._name!r} a store that does with "
-                "state_store=",
-                kind=type(behavior).kind,
-                entity_id=behavior.id,
-            )
-        number = self._kinds.of(type(behavior)).number
+        number = self._kind_of(type(behavior), behavior.id).number
         ref = self._native.ref(number, behavior.id)
         declared = self._native.declare(number, behavior.id, behavior, after)
         try:
@@ -243,6 +238,17 @@ class Engine:
                 self._native.undeclare(number, behavior.id, behavior)
             raise
         return ref
+
+    def _kind_of(self, behavior: type[AnyBehavior], entity_id: str) -> Registered:
+        registered = self._kinds.of(behavior)
+        if registered.is_durable_state and not self._state_store.keeps_states:
+            raise DurableStateStoreRequiredError(
+                f"{self._state_store!r} keeps no durable states; give engine {self._name!r} a store that does with "
+                "state_store=",
+                kind=registered.name,
+                entity_id=entity_id,
+            )
+        return registered
 
     def is_resident(self, kind: type[AnyBehavior] | str, entity_id: str) -> bool:
         """Whether the entity is in memory. Asking does not bring it there."""

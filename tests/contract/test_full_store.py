@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import resource
-from collections.abc import Generator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from egotest.full import files_up_to
 
 import ego
 
@@ -35,17 +33,6 @@ class Pile(ego.EventSourcedBehavior[Add, Added, Total]):
 
     def handle_event(self, event: Added, state: Total) -> Total:
         return Total(state.events + 1, state.size + len(event.data))
-
-
-@contextmanager
-def files_up_to(size: int) -> Generator[None]:
-    """No file may grow beyond ``size`` bytes: what a full disk is to a log that fills its segment ahead."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
 async def refused_at(pile: ego.EntityRef[Add, Total], data: bytes) -> tuple[Total, int]:
@@ -93,6 +80,25 @@ def test_commands_sent_ahead_of_a_refused_one_fail_with_it_and_nothing_is_half_t
             await engine.stop()
             await engine.start()
             assert await pile.state() == answers[-1]
+
+    asyncio.run(story())
+
+
+def test_who_sends_again_at_once_goes_on_whatever_else_is_refused(tmp_path: Path) -> None:
+    async def again(pile: ego.EntityRef[Add, Total]) -> int:
+        with pytest.raises(ego.StoreFullError):
+            await pile.send(Add(b"x" * 60_000))
+        return (await pile.send(Add(b"small")))[1]
+
+    async def story() -> None:
+        async with ego.Engine("full", ego.LogStore(tmp_path / "s"), behaviors=[Pile]) as engine:
+            pile = engine.get(Pile, "a")
+            with files_up_to(1 << 20):
+                _, revision = await refused_at(pile, b"x" * 50_000)
+                for _ in range(20):
+                    answers = await asyncio.gather(*(again(pile) for _ in range(5)))
+                    assert answers == [revision + 2 * n for n in range(1, 6)]
+                    revision = answers[-1]
 
     asyncio.run(story())
 

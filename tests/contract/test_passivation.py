@@ -2,40 +2,24 @@
 
 import random
 from collections.abc import Awaitable
-from typing import Any, ClassVar, cast
+from typing import Any, ClassVar
 
 import pytest
 from egotest.bank import Account, AccountCommand, Balance, Deposit, Do, Gate, Split, Withdraw
 from egotest.running import Run, turns
 
 import ego
-from ego._native import Clock as NativeClock
+from ego.testing import Clock
 
 Store = ego.LogStore | ego.MemoryStore
 HOUR = 3_600.0
-
-
-class Clock:
-    """Time that the test moves, for one engine."""
-
-    def __init__(self) -> None:
-        self.native = NativeClock()
-        self.engine: ego.Engine | None = None
-
-    def advance(self, seconds: float) -> None:
-        self.native.advance(round(seconds * 1e9))
-        assert self.engine is not None
-        cast("Any", self.engine)._native.look()
 
 
 def bank(store: Store, clock: Clock | None = None, *, resident_limit: int | None = None) -> ego.Engine:
     """An engine whose accounts leave memory after a minute, if it has a clock."""
     after = 60.0 if clock is not None else None
     behaviors: list[type[Profiles] | ego.Kind[Any, Any]] = [ego.Kind(Account, passivate_after=after), Profiles]
-    engine = ego.Engine("bank", store, behaviors=behaviors, resident_limit=resident_limit, clock=cast("Any", clock))
-    if clock is not None:
-        clock.engine = engine
-    return engine
+    return ego.Engine("bank", store, behaviors=behaviors, resident_limit=resident_limit, clock=clock)
 
 
 class Rename(ego.Command):

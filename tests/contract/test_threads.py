@@ -58,7 +58,6 @@ def test_an_async_handler_runs_on_the_engines_loop_whoever_calls(store: Store, r
         async def work(_: Account) -> None:
             loops.append(asyncio.get_running_loop())
             await asyncio.sleep(0)
-            return None
 
         async with engine(store) as bank:
             account = bank.get(Account, "a")

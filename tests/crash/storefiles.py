@@ -25,14 +25,14 @@ class Contents(NamedTuple):
 def contents(store: Path) -> Contents:
     """Opens the store with the options that `LogStore` has by default, reads everything, closes it."""
     journal = _native.Store.open_log(
-        str(store), shards=SHARDS, segment_bytes=SEGMENT_BYTES, max_unit_bytes=MAX_UNIT_BYTES
+        str(store), shards=SHARDS, segment_bytes=SEGMENT_BYTES, max_unit_bytes=MAX_UNIT_BYTES, clock=None
     )
     try:
         payloads: dict[str, list[bytes]] = {}
         position = 0
         while page := journal.read_from(position + 1, 1_000):
             position = page[-1][3]
-            for _, name, revision, _, _, _, _, payload in page:
+            for _, name, revision, _, _, _, _, payload, _ in page:
                 history = payloads.setdefault(name, [])
                 history.append(payload)
                 assert revision == len(history)

@@ -5,12 +5,14 @@
 
 use crate::answer::{Link, Phase, cancel};
 use crate::cell::{GilCell, GilValue};
+use crate::line::Seat;
 use crate::{error, wake};
 use pyo3::exceptions::{PyRuntimeError, PyStopIteration};
 use pyo3::prelude::*;
 use pyo3::types::{PyTraceback, PyType};
 use pyo3::{PyTraverseError, PyVisit};
 use std::cell::RefMut;
+use std::sync::Arc;
 
 /// Who is told once an answer is done.
 #[derive(Debug)]
@@ -22,8 +24,8 @@ pub enum Waiter {
         /// The context.
         context: Py<PyAny>,
     },
-    /// A function without arguments that lets a thread go on; called on whatever thread.
-    Thread(Py<PyAny>),
+    /// A thread that blocks.
+    Thread(Arc<Seat>),
 }
 
 /// What few answers have.
@@ -335,7 +337,7 @@ impl Future {
                     visit.call(callback)?;
                     visit.call(context)?;
                 }
-                Waiter::Thread(go_on) => visit.call(go_on)?,
+                Waiter::Thread(_) => {}
             }
         }
         if let Some(rest) = rest {

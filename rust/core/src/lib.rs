@@ -12,5 +12,6 @@ pub mod journal;
 pub mod log;
 pub mod memory;
 pub mod metadata;
+pub mod scripted;
 
 pub use error::StoreError;

@@ -1,14 +1,14 @@
 //! The way in: `EntityRef`, one entity as its callers hold it.
 
-use crate::dispatch::{At, Patience, Wish};
-use crate::engine::Engine;
-use crate::entity::Entity;
-use crate::error;
-use crate::run::Run;
 use ego_answer::answer::Answer;
 use ego_answer::cell::GilCell;
 use ego_answer::fast::attached;
 use ego_core::StoreError;
+use ego_engine::Entity;
+use ego_engine::dispatch::{At, Patience, Wish};
+use ego_engine::engine::Engine;
+use ego_engine::error;
+use ego_engine::run::Run;
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use pyo3::types::PyBool;

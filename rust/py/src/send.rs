@@ -3,11 +3,11 @@
 
 #![expect(unsafe_code, reason = "a method of the C API")]
 
-use crate::dispatch::Patience;
 use crate::entity_ref::{DEFAULT_TIMEOUT, EntityRef, Timeout};
-use crate::terms::Given;
 use ego_answer::answer::Answer;
 use ego_answer::fast::{attached, enter};
+use ego_engine::dispatch::Patience;
+use ego_engine::terms::Given;
 use pyo3::exceptions::PyTypeError;
 use pyo3::ffi::{self, PyObject};
 use pyo3::prelude::*;
@@ -87,15 +87,13 @@ unsafe fn named<'py>(
         None => DEFAULT_TIMEOUT,
         Some(timeout) => patience(timeout)?,
     };
-    if [expected_revision, command_id, metadata].iter().all(|given| given.is_none()) {
-        return slf.with_place(py, true, |at| at.send(command, timeout.0, None));
-    }
     let given = Given {
         expected_revision: expected_revision.as_deref(),
         command_id: command_id.as_deref(),
         metadata: metadata.as_deref(),
     };
-    slf.with_place(py, true, |at| at.send(command, timeout.0, Some(&given)))
+    let given = (!given.is_empty()).then_some(&given);
+    slf.with_place(py, true, |at| at.send(command, timeout.0, given))
 }
 
 /// Which of the names it is, mostly known by its address.

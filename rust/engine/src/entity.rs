@@ -18,14 +18,14 @@ use std::sync::Arc;
 
 /// What is in memory of an entity.
 #[derive(Debug)]
-pub(crate) struct Live {
-    pub(crate) behavior: Py<PyAny>,
-    pub(crate) state: Py<PyAny>,
-    pub(crate) revision: u64,
+pub struct Live {
+    pub behavior: Py<PyAny>,
+    pub state: Py<PyAny>,
+    pub revision: u64,
     /// The last accepted unit; 0 where it is known to be durable.
-    pub(crate) last_ticket: Ticket,
+    pub last_ticket: Ticket,
     /// The commands that it remembers; none where nobody has asked since it came into memory.
-    pub(crate) commands: Option<Box<Memory>>,
+    pub commands: Option<Box<Memory>>,
 }
 
 impl Live {
@@ -38,18 +38,18 @@ impl Live {
 
 /// What a sender wants.
 #[derive(Debug)]
-pub(crate) enum Wants {
+pub enum Wants {
     Command(Py<PyAny>, Option<Arc<Terms>>),
     State,
 }
 
 /// What waits in a mailbox.
 #[derive(Debug)]
-pub(crate) struct Message {
-    pub(crate) wants: Wants,
-    pub(crate) answer: Answer,
+pub struct Message {
+    pub wants: Wants,
+    pub answer: Answer,
     /// The sender's context.
-    pub(crate) context: Py<PyAny>,
+    pub context: Py<PyAny>,
 }
 
 /// What `Engine.entity` says of an entity.
@@ -63,23 +63,23 @@ struct Declared {
 
 /// An `async def` handler that has the turn.
 #[derive(Debug)]
-pub(crate) struct Running {
-    pub(crate) answer: Answer,
+pub struct Running {
+    pub answer: Answer,
     /// What the handler returned, until it is started; then its task.
-    pub(crate) awaitable: Py<PyAny>,
-    pub(crate) started: bool,
+    pub awaitable: Py<PyAny>,
+    pub started: bool,
     /// The sender's context, with the handler's own in it.
-    pub(crate) context: Py<PyAny>,
-    pub(crate) scope: Py<Context>,
-    pub(crate) terms: Option<Arc<Terms>>,
-    pub(crate) generation: u32,
+    pub context: Py<PyAny>,
+    pub scope: Py<Context>,
+    pub terms: Option<Arc<Terms>>,
+    pub generation: u32,
 }
 
 /// A command on its way: which entity it is for, and in whose `async def` handler it was sent.
 #[derive(Debug)]
-pub(crate) struct Sent {
-    pub(crate) to: Arc<Entity>,
-    pub(crate) by: Option<Arc<Entity>>,
+pub struct Sent {
+    pub to: Arc<Entity>,
+    pub by: Option<Arc<Entity>>,
 }
 
 impl Link for Sent {
@@ -96,50 +96,50 @@ impl Link for Sent {
 
 /// What all entities of one engine share: its clock, its counters, and which `async def` handler waits for whose answer.
 #[derive(Debug, Default)]
-pub(crate) struct House {
-    pub(crate) clock: Clock,
-    pub(crate) accepted: GilValue<u64>,
-    pub(crate) ok: GilValue<u64>,
-    pub(crate) rejected: GilValue<u64>,
-    pub(crate) failed: GilValue<u64>,
-    pub(crate) queued: GilValue<u64>,
+pub struct House {
+    pub clock: Clock,
+    pub accepted: GilValue<u64>,
+    pub ok: GilValue<u64>,
+    pub rejected: GilValue<u64>,
+    pub failed: GilValue<u64>,
+    pub queued: GilValue<u64>,
     /// Entities in memory.
-    pub(crate) resident: GilValue<u64>,
+    pub resident: GilValue<u64>,
     /// Entities that left memory because they were idle or too many.
-    pub(crate) passivated: GilValue<u64>,
+    pub passivated: GilValue<u64>,
     /// By address.
-    pub(crate) waits: GilCell<Waits<usize>>,
+    pub waits: GilCell<Waits<usize>>,
 }
 
 impl House {
-    pub(crate) fn new(clock: Clock) -> Self {
+    pub fn new(clock: Clock) -> Self {
         Self { clock, ..Self::default() }
     }
 }
 
 #[derive(Debug)]
-pub(crate) struct Entity {
-    pub(crate) key: EntityKey,
-    pub(crate) kind: Arc<Kind>,
-    pub(crate) slot: GilCell<Slot<Live, Message>>,
-    pub(crate) running: GilCell<Option<Box<Running>>>,
+pub struct Entity {
+    pub key: EntityKey,
+    pub kind: Arc<Kind>,
+    pub slot: GilCell<Slot<Live, Message>>,
+    pub running: GilCell<Option<Box<Running>>>,
     /// What `Engine.entity` said of it.
     declared: GilCell<Option<Box<Declared>>>,
     /// When it was used last, where it is watched.
-    pub(crate) last_used: GilValue<u64>,
+    pub last_used: GilValue<u64>,
     /// Where it is noted, where it is watched.
-    pub(crate) marks: GilValue<Marks>,
+    pub marks: GilValue<Marks>,
     /// Whether each use is noted, since it may have to leave memory.
-    pub(crate) watched: GilValue<bool>,
+    pub watched: GilValue<bool>,
     /// Whether it is among the entities in memory that are counted.
     counted: GilValue<bool>,
     /// Whether the engine knows of it. One that it does not know of is nothing but a name.
-    pub(crate) away: GilValue<bool>,
+    pub away: GilValue<bool>,
 }
 
 impl Entity {
     /// An entity that no engine knows of yet.
-    pub(crate) fn new(kind: Arc<Kind>, id: &str) -> Self {
+    pub fn new(kind: Arc<Kind>, id: &str) -> Self {
         Self {
             key: EntityKey::new(Arc::clone(&kind.name), Arc::from(id)),
             kind,
@@ -155,18 +155,18 @@ impl Entity {
     }
 
     /// Names it while somebody holds it.
-    pub(crate) fn address(self: &Arc<Self>) -> usize {
+    pub fn address(self: &Arc<Self>) -> usize {
         Arc::as_ptr(self).addr()
     }
 
     /// Nanoseconds without a command after which it leaves memory; none where it stays.
-    pub(crate) fn passivate_after(&self, py: Python<'_>) -> Option<u64> {
+    pub fn passivate_after(&self, py: Python<'_>) -> Option<u64> {
         let declared = self.declared.borrow(py);
         declared.as_ref().and_then(|declared| declared.passivate_after).or(self.kind.passivate_after)
     }
 
     /// Counts it among the entities in memory, or does not.
-    pub(crate) fn count(&self, py: Python<'_>, is_resident: bool) {
+    pub fn count(&self, py: Python<'_>, is_resident: bool) {
         if self.counted.get(py) != is_resident {
             self.counted.set(py, is_resident);
             let resident = &self.kind.house.resident;
@@ -175,7 +175,7 @@ impl Entity {
     }
 
     /// The object that declared it, or Python's `None`.
-    pub(crate) fn declared<'py>(&self, py: Python<'py>) -> Bound<'py, PyAny> {
+    pub fn declared<'py>(&self, py: Python<'py>) -> Bound<'py, PyAny> {
         match &*self.declared.borrow(py) {
             Some(declared) => declared.behavior.bind(py).clone(),
             None => py.None().into_bound(py),
@@ -183,7 +183,7 @@ impl Entity {
     }
 
     /// Declares it, unless it is declared already or somebody has its turn.
-    pub(crate) fn declare(&self, py: Python<'_>, behavior: &Bound<'_, PyAny>, passivate_after: Option<u64>) -> bool {
+    pub fn declare(&self, py: Python<'_>, behavior: &Bound<'_, PyAny>, passivate_after: Option<u64>) -> bool {
         let mut declared = self.declared.borrow_mut(py);
         let new = declared.is_none() && !self.slot.borrow(py).is_taken() && !self.is_resident(py);
         if new {
@@ -193,26 +193,26 @@ impl Entity {
     }
 
     /// Takes the declaration by that object back.
-    pub(crate) fn undeclare(&self, behavior: &Bound<'_, PyAny>) {
+    pub fn undeclare(&self, behavior: &Bound<'_, PyAny>) {
         if self.declared(behavior.py()).is(behavior) {
             self.forget_declaration(behavior.py());
         }
     }
 
     /// Takes any declaration back.
-    pub(crate) fn forget_declaration(&self, py: Python<'_>) {
+    pub fn forget_declaration(&self, py: Python<'_>) {
         let declared = self.declared.borrow_mut(py).take();
         drop(declared);
     }
 
     /// Whether it is in memory.
-    pub(crate) fn is_resident(&self, py: Python<'_>) -> bool {
+    pub fn is_resident(&self, py: Python<'_>) -> bool {
         let slot = self.slot.borrow(py);
         slot.content().is_some() || slot.is_taken()
     }
 
     /// Forgets what is in memory, unless that has happened since `generation`.
-    pub(crate) fn forget(&self, py: Python<'_>, generation: u32) {
+    pub fn forget(&self, py: Python<'_>, generation: u32) {
         let forgotten = {
             let mut slot = self.slot.borrow_mut(py);
             if slot.generation() == generation { slot.reset() } else { return }
@@ -221,19 +221,27 @@ impl Entity {
         drop(forgotten);
     }
 
-    pub(crate) fn generation(&self, py: Python<'_>) -> u32 {
+    /// A unit is not stored: forgets what counts on it. Nothing counts on the record of a command alone.
+    pub fn lose(&self, py: Python<'_>, ticket: Ticket, generation: u32) {
+        let record = self.slot.borrow_mut(py).content_mut().and_then(|live| live.commands.as_mut()?.take_back(ticket));
+        if record.is_none() {
+            self.forget(py, generation);
+        }
+    }
+
+    pub fn generation(&self, py: Python<'_>) -> u32 {
         self.slot.borrow(py).generation()
     }
 
     #[inline]
-    pub(crate) fn enter(&self, py: Python<'_>) -> (Entry<Live>, u32) {
+    pub fn enter(&self, py: Python<'_>) -> (Entry<Live>, u32) {
         let mut slot = self.slot.borrow_mut(py);
         (slot.enter(), slot.generation())
     }
 
     /// Puts back what was taken out and lets go of the turn, unless somebody waits for it.
     #[inline]
-    pub(crate) fn put_and_pass_on(&self, py: Python<'_>, live: Live, generation: u32) -> Option<Message> {
+    pub fn put_and_pass_on(&self, py: Python<'_>, live: Live, generation: u32) -> Option<Message> {
         let (stale, next) = {
             let mut slot = self.slot.borrow_mut(py);
             (slot.put(live, generation), slot.next_or_leave())
@@ -244,13 +252,13 @@ impl Entity {
 
     /// For the holder of the turn: puts back what it took out.
     #[inline]
-    pub(crate) fn put(&self, py: Python<'_>, live: Live, generation: u32) {
+    pub fn put(&self, py: Python<'_>, live: Live, generation: u32) {
         let stale = self.slot.borrow_mut(py).put(live, generation);
         drop(stale);
     }
 
     /// Takes a message out of the mailbox; it will never run.
-    pub(crate) fn withdraw(&self, py: Python<'_>, answer: &Py<Future>) -> bool {
+    pub fn withdraw(&self, py: Python<'_>, answer: &Py<Future>) -> bool {
         let withdrawn = self.slot.borrow_mut(py).withdraw(|message| message.answer.held().is(answer));
         if withdrawn.is_some() {
             self.kind.house.queued.sub(py, 1);
@@ -258,7 +266,7 @@ impl Entity {
         withdrawn.is_some()
     }
 
-    pub(crate) fn traverse(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
+    pub fn traverse(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
         if let Some(slot) = self.slot.in_traverse() {
             if let Some(live) = slot.content() {
                 live.traverse(visit)?;

@@ -16,7 +16,7 @@ use pyo3::types::{PyBytes, PyString};
 use std::sync::Arc;
 
 /// Brings an entity into memory.
-pub(crate) fn load(py: Python<'_>, journal: &dyn Journal, entity: &Arc<Entity>) -> PyResult<Live> {
+pub fn load(py: Python<'_>, journal: &dyn Journal, entity: &Arc<Entity>) -> PyResult<Live> {
     Frame::new(entity, 0, None).run(|| {
         let kind = &entity.kind;
         let behavior = kind.create.call(py, [&PyString::new(py, &entity.key.id), &entity.declared(py)])?;
@@ -34,7 +34,7 @@ pub(crate) fn load(py: Python<'_>, journal: &dyn Journal, entity: &Arc<Entity>) 
 }
 
 /// The state of a live entity as it was at an older revision.
-pub(crate) fn state_at<'py>(
+pub fn state_at<'py>(
     py: Python<'py>,
     journal: &dyn Journal,
     entity: &Arc<Entity>,
@@ -101,7 +101,7 @@ fn fold(py: Python<'_>, entity: &Entity, live: &mut Live, chunk: &Chunk, until: 
 ///
 /// # Errors
 /// `UnknownEventError`.
-pub(crate) fn decoder<'a>(
+pub fn decoder<'a>(
     py: Python<'_>,
     entity: &'a Entity,
     name: &str,
@@ -116,7 +116,7 @@ pub(crate) fn decoder<'a>(
 /// # Errors
 /// `CodecError`, `UpcastError`, and what is no `Exception`.
 #[inline]
-pub(crate) fn decode<'py>(
+pub fn decode<'py>(
     py: Python<'py>,
     entity: &Entity,
     decoder: &Decoder,
@@ -172,7 +172,7 @@ fn unknown_event(py: Python<'_>, entity: &Entity, name: &str, version: u32, revi
 }
 
 /// An error of ours with the user's as its cause; what is no `Exception` stays what it is.
-pub(crate) fn ours(py: Python<'_>, failure: PyErr, make: impl FnOnce(&PyErr) -> PyResult<PyErr>) -> PyErr {
+pub fn ours(py: Python<'_>, failure: PyErr, make: impl FnOnce(&PyErr) -> PyResult<PyErr>) -> PyErr {
     if !failure.is_instance_of::<PyException>(py) {
         return failure;
     }

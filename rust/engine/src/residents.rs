@@ -19,7 +19,7 @@ const PAUSE: u64 = 20_000_000;
 
 impl Engine {
     /// Forgets who is watched.
-    pub(crate) fn watch_nobody(&self, py: Python<'_>) -> Residents<Arc<Entity>> {
+    pub fn watch_nobody(&self, py: Python<'_>) -> Residents<Arc<Entity>> {
         let mut residents = self.residents.borrow_mut(py);
         let nobody = Residents::new(residents.limit(), self.house.clock.monotonic_nanos());
         std::mem::replace(&mut residents, nobody)
@@ -27,7 +27,7 @@ impl Engine {
 }
 
 /// An entity has come into memory; its turn is taken.
-pub(crate) fn came(engine: &Bound<'_, Engine>, run: &Run, entity: &Arc<Entity>) -> PyResult<()> {
+pub fn came(engine: &Bound<'_, Engine>, run: &Run, entity: &Arc<Entity>) -> PyResult<()> {
     let (py, inner) = (engine.py(), engine.get());
     let period = entity.passivate_after(py);
     let limited = inner.residents.borrow(py).limit().is_some();
@@ -50,19 +50,19 @@ pub(crate) fn came(engine: &Bound<'_, Engine>, run: &Run, entity: &Arc<Entity>) 
 
 /// An entity that is watched is used.
 #[inline(never)]
-pub(crate) fn used(engine: &Engine, py: Python<'_>, entity: &Entity) {
+pub fn used(engine: &Engine, py: Python<'_>, entity: &Entity) {
     entity.last_used.set(py, engine.house.clock.monotonic_nanos_at_tick());
     engine.residents.borrow_mut(py).used(entity.marks.get(py));
 }
 
 /// Nobody has an entity's turn any more.
-pub(crate) fn idle(engine: &Engine, py: Python<'_>, run: &Run, entity: &Arc<Entity>) {
+pub fn idle(engine: &Engine, py: Python<'_>, run: &Run, entity: &Arc<Entity>) {
     engine.let_go(py, entity);
     shrink(engine, py, run);
 }
 
 /// Has entities leave while there are more than the limit.
-pub(crate) fn shrink(engine: &Engine, py: Python<'_>, run: &Run) {
+pub fn shrink(engine: &Engine, py: Python<'_>, run: &Run) {
     loop {
         let victim = engine.residents.borrow_mut(py).victim(|entity| may_leave(py, run, entity));
         let Some(victim) = victim else { return };
@@ -71,7 +71,7 @@ pub(crate) fn shrink(engine: &Engine, py: Python<'_>, run: &Run) {
 }
 
 /// Has entities leave that were idle for their time.
-pub(crate) fn passivate(engine: &Engine, py: Python<'_>, run: &Run) {
+pub fn passivate(engine: &Engine, py: Python<'_>, run: &Run) {
     let clock = &engine.house.clock;
     let (now, mut budget) = (clock.monotonic_nanos_at_tick(), if clock.is_by_hand() { usize::MAX } else { BUDGET });
     while budget > 0 {
@@ -97,7 +97,7 @@ pub(crate) fn passivate(engine: &Engine, py: Python<'_>, run: &Run) {
 }
 
 /// When to look for idle entities again; 0 for never.
-pub(crate) fn next_look(engine: &Engine, py: Python<'_>) -> u64 {
+pub fn next_look(engine: &Engine, py: Python<'_>) -> u64 {
     let Some(next) = engine.residents.borrow(py).next_look() else { return 0 };
     let clock = &engine.house.clock;
     if clock.is_by_hand() { next.max(1) } else { next.max(clock.monotonic_nanos_at_tick().saturating_add(PAUSE)) }

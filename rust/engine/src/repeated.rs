@@ -2,43 +2,48 @@
 
 use crate::entity::{Entity, Live};
 use crate::terms::Identified;
+use crate::turn::{Fate, fate};
 use crate::{error, replay};
 use ego_core::entities::commands::{Commands, Rejection, Remembered, oldest};
-use ego_core::journal::{Journal, Read};
+use ego_core::journal::{Journal, Read, Ticket};
 use pyo3::IntoPyObjectExt;
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyTuple};
 use std::sync::Arc;
 
 /// The commands that an entity remembers.
-pub(crate) type Memory = Commands<Py<PyAny>>;
+pub type Memory = Commands<Py<PyAny>>;
 
-/// What a command with an id was answered before; none where it is new.
+/// What a command with an id was answered before, or the rejection that it was refused with, and the unit that recorded
+/// it; none where it is new.
 ///
 /// # Errors
-/// The rejection that it was refused with; `CommandIdReusedError`: the id belongs to another command; what reading the
-/// store raises.
-pub(crate) fn repeated<'py>(
+/// `CommandIdReusedError`: the id belongs to another command; what reading the store raises.
+pub fn repeated<'py>(
     py: Python<'py>,
     journal: &dyn Journal,
     entity: &Arc<Entity>,
     live: &mut Live,
     command: &Identified,
-) -> PyResult<Option<Bound<'py, PyTuple>>> {
+) -> PyResult<Option<(PyResult<Bound<'py, PyTuple>>, Ticket)>> {
     let (now, retention) = (entity.kind.house.clock.wall_nanos_at_tick(), entity.kind.retention);
     let memory = match &mut live.commands {
         Some(memory) => memory,
         empty => empty.insert(Box::new(recall(py, journal, entity, now)?)),
     };
     memory.settle(journal.settled(), drop);
-    let Some(found) = memory.find(&command.id, now, retention) else { return Ok(None) };
+    let found = memory.find(&command.id, now, retention);
+    let Some(found) = found.filter(|found| !matches!(fate(journal, found.ticket), Fate::Lost(_))) else {
+        return Ok(None);
+    };
+    let ticket = found.ticket;
     if found.fingerprint != command.fingerprint {
         let message = format!("command id {:?} belongs to another command; nothing was run", command.id);
-        let fact = ("command_id", command.id.as_str().into_bound_py_any(py)?);
+        let fact = ("command_id", (&*command.id).into_bound_py_any(py)?);
         return Err(error::with(py, "CommandIdReusedError", &entity.key, &message, &[fact]));
     }
     if let Some(rejection) = &found.rejection {
-        return Err(rejected(py, rejection));
+        return Ok(Some((Err(rejected(py, rejection)), ticket)));
     }
     let revision = found.revision;
     let state = match &found.reply {
@@ -46,7 +51,7 @@ pub(crate) fn repeated<'py>(
         Some(reply) => reply.bind(py).clone(),
         None => replay::state_at(py, journal, entity, live, revision)?,
     };
-    PyTuple::new(py, [state, revision.into_bound_py_any(py)?]).map(Some)
+    Ok(Some((PyTuple::new(py, [state, revision.into_bound_py_any(py)?]), ticket)))
 }
 
 /// What the store remembers of an entity's commands.
@@ -54,10 +59,12 @@ fn recall(py: Python<'_>, journal: &dyn Journal, entity: &Entity, now: u64) -> P
     let retention = entity.kind.retention;
     let mut memory = Memory::default();
     let read = journal.read_commands(&entity.key, oldest(now, retention), &mut |stored| {
-        let rejection = stored.rejection.map(|rejection| Rejection {
-            name: rejection.name.to_owned(),
-            version: rejection.version,
-            payload: rejection.payload.to_vec(),
+        let rejection = stored.rejection.map(|rejection| {
+            Box::new(Rejection {
+                name: rejection.name.to_owned(),
+                version: rejection.version,
+                payload: rejection.payload.to_vec(),
+            })
         });
         let command = Remembered {
             fingerprint: stored.fingerprint,
@@ -66,6 +73,7 @@ fn recall(py: Python<'_>, journal: &dyn Journal, entity: &Entity, now: u64) -> P
             rejection,
             reply: None,
             ticket: 0,
+            is_alone: false,
         };
         if memory.recall(stored.id, command, retention) { Read::More } else { Read::Enough }
     });
@@ -74,22 +82,24 @@ fn recall(py: Python<'_>, journal: &dyn Journal, entity: &Entity, now: u64) -> P
 }
 
 /// Remembers how a command ended that was just appended.
-pub(crate) fn remember(
+pub fn remember(
     py: Python<'_>,
     entity: &Entity,
     live: &mut Live,
     command: &Identified,
     rejection: Option<Rejection>,
+    is_alone: bool,
 ) {
     let remembered = Remembered {
         fingerprint: command.fingerprint,
         revision: live.revision,
         time: entity.kind.house.clock.wall_nanos_at_tick(),
         reply: rejection.is_none().then(|| live.state.clone_ref(py)),
-        rejection,
+        rejection: rejection.map(Box::new),
         ticket: live.last_ticket,
+        is_alone,
     };
-    live.commands.get_or_insert_default().remember(&command.id, remembered, entity.kind.retention);
+    live.commands.get_or_insert_default().remember(Arc::clone(&command.id), remembered, entity.kind.retention);
 }
 
 fn module(py: Python<'_>) -> PyResult<Bound<'_, PyModule>> {
@@ -100,7 +110,7 @@ fn module(py: Python<'_>) -> PyResult<Bound<'_, PyModule>> {
 ///
 /// # Errors
 /// `CodecError`, `ConfigError`.
-pub(crate) fn rejection(py: Python<'_>, failure: &PyErr) -> PyResult<Option<Rejection>> {
+pub fn rejection(py: Python<'_>, failure: &PyErr) -> PyResult<Option<Rejection>> {
     let module = module(py)?;
     if !failure.value(py).is_instance(&module.getattr("Rejection")?)? {
         return Ok(None);
