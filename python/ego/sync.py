@@ -14,7 +14,7 @@ import threading
 import warnings
 from collections.abc import Coroutine, Iterable, Mapping
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Final, Generic, Self, TypeVar, cast, final, overload
+from typing import TYPE_CHECKING, Any, Final, Generic, Self, TypeVar, final, overload
 
 from ego._behaviors import AnyBehavior, Behavior, DurableStateBehavior, EventSourcedBehavior
 from ego._config import check_seconds
@@ -82,8 +82,12 @@ class EntityRef(Generic[C_contra, S_co]):
         """Waits for `(state, revision)` without a command."""
         return call_state(self._native, timeout)
 
+    @property
+    def _entity(self) -> object:
+        return self._native
+
     def __eq__(self, other: object, /) -> bool:
-        return isinstance(other, EntityRef) and self._native == cast("EntityRef[Any, Any]", other)._native
+        return isinstance(other, EntityRef) and self._entity == other._entity
 
     def __hash__(self) -> int:
         return hash(self._native)

@@ -62,6 +62,8 @@ pub struct Future {
     pub blocking: GilValue<bool>,
     /// Whether an exception is shown that nobody has seen.
     pub unretrieved: GilValue<bool>,
+    /// Whether the collector has looked at it: memory of which it does so but once is not used again.
+    pub finalized: GilValue<bool>,
     /// Whether nobody holds it: exceptions go to the log.
     pub told: GilValue<bool>,
     /// Whether it is awaited elsewhere than on the engine's loop.
@@ -82,6 +84,7 @@ impl Future {
             is_error: GilValue::new(false),
             blocking: GilValue::new(false),
             unretrieved: GilValue::new(false),
+            finalized: GilValue::new(false),
             told: GilValue::new(false),
             elsewhere: GilValue::new(false),
         }
@@ -131,7 +134,7 @@ impl Future {
     }
 
     /// Tells the loop about an exception that nobody has seen and nobody can see any more.
-    fn report(&self, py: Python<'_>) {
+    pub(crate) fn report(&self, py: Python<'_>) {
         if !self.unretrieved.get(py) {
             return;
         }
@@ -349,7 +352,6 @@ impl Future {
 
     fn __clear__(&self) {
         Python::attach(|py| {
-            self.report(py);
             let rest = self.rest.borrow_mut(py).take();
             if let Some(link) = rest.as_ref().and_then(|rest| rest.link.as_ref()) {
                 link.unlink(py);
