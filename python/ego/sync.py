@@ -177,7 +177,7 @@ class Engine:
             self.stop()
 
     def __del__(self) -> None:
-        if self._home is not None and self._home.is_ours:
+        if self._home is not None and self._home.is_ours and not self._home.exiting:
             warnings.warn(f"{self!r} was not stopped", ResourceWarning, stacklevel=1, source=self)
             self._home.leave()
 
@@ -288,7 +288,8 @@ class _Home:
     failure: BaseException | None = None
     """What ended the loop."""
     _is_open: bool = True
-    _exiting: bool = False
+    exiting: bool = False
+    """Whether the interpreter ends, which has been said."""
 
     def __init__(self, engine: _Inner) -> None:
         self.process = os.getpid()
@@ -338,8 +339,10 @@ class _Home:
     def end_at_exit(self) -> None:
         """Ends the thread without a stop: nothing that needs another thread can be done any more."""
         if self.is_ours:
-            self._exiting = True
+            self.exiting = True
             self.end()
+            left = repr(self._engine).replace("ego.", "ego.sync.", 1)
+            warnings.warn(f"{left} was not stopped", ResourceWarning, stacklevel=1)
 
     def _live(self) -> None:
         try:
@@ -351,7 +354,7 @@ class _Home:
                 runner.run(self._wind_up())
         except RuntimeError:
             # The loop waits for its executor in a thread, and there are no more threads when the interpreter ends.
-            if not self._exiting:
+            if not self.exiting:
                 raise
         finally:
             _homes.discard(self)
@@ -364,7 +367,7 @@ class _Home:
             self._is_open = False
         # What was to run here before that has begun now, so that the runner ends it.
         await asyncio.sleep(0)
-        if self._engine.started and not self._exiting:
+        if self._engine.started and not self.exiting:
             await self._engine.stop(timeout=LAST_STOP_SECONDS)
 
 
