@@ -66,6 +66,7 @@ class Store:
         shards: int,
         segment_bytes: int,
         max_unit_bytes: int,
+        max_queue_bytes: int,
         clock: Clock | None,
     ) -> Store: ...
     def close(self) -> None: ...

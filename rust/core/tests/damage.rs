@@ -6,7 +6,7 @@
 use ego_core::StoreError;
 use ego_core::history;
 use ego_core::io::RealDoor;
-use ego_core::journal::{Content, EntityKey, Journal, Outcome, Read, Record, Unit};
+use ego_core::journal::{Content, EntityKey, Journal, Outcome, Read, Record, Unit, Wait};
 use ego_core::log::{Log, LogOptions};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -44,7 +44,7 @@ fn fill(log: &Log, count: u64) {
 
 fn read(log: &Log) -> Result<Vec<u8>, StoreError> {
     let mut seen = Vec::new();
-    log.read_entity(&key("a"), 1, &mut |event| {
+    log.read_entity(&key("a"), 1, Wait::AsLongAsItTakes, &mut |event| {
         assert_eq!(event.payload.len(), 500);
         seen.push(event.payload[0]);
         Read::More
@@ -193,10 +193,11 @@ fn the_events_before_a_damage_are_handed_out_before_the_error() {
     flip(&files(&path, "seg").remove(0), DATA_START + 5 * 704 + 400);
     let log = open(&path).unwrap();
     let mut seen = Vec::new();
-    let outcome = history::read(&log, &key("a"), 1, &mut |chunk| {
-        seen.extend(chunk.events().map(|event| event.revision));
-        Read::More
-    });
+    let outcome =
+        history::read(&log, &key("a"), history::Wanted::Events { from: 1 }, Wait::AsLongAsItTakes, &mut |chunk| {
+            seen.extend(chunk.events().map(|event| event.revision));
+            Read::More
+        });
     assert!(matches!(outcome, Err(StoreError::Corrupt { .. })), "{outcome:?}");
     assert_eq!(seen, [1, 2, 3, 4, 5]);
     log.close().unwrap();

@@ -43,7 +43,7 @@ pub(crate) struct Engine {
     kinds: GilCell<Vec<Arc<Kind>>>,
     entities: GilCell<HashTable<Arc<Entity>>>,
     pub(crate) run: GilCell<Option<Arc<Run>>>,
-    /// The entities whose `async def` handler has the turn, by address.
+    /// The entities whose turn is held over rounds of the loop, for an `async def` handler or by `held`, by address.
     pub(crate) active: GilCell<HashMap<usize, Arc<Entity>>>,
     pub(crate) outgoing: GilCell<VecDeque<Tell>>,
     pub(crate) timer: GilCell<Option<Py<PyAny>>>,
@@ -115,6 +115,11 @@ impl Engine {
         let running = entity.running.borrow_mut(py).take();
         self.active.borrow_mut(py).remove(&Arc::as_ptr(entity).addr());
         running
+    }
+
+    /// How many `async def` handlers have a turn.
+    fn count_running(&self, py: Python<'_>) -> usize {
+        self.active.borrow(py).values().filter(|entity| entity.running.borrow(py).is_some()).count()
     }
 
     fn is_drained(&self, py: Python<'_>) -> bool {
@@ -226,17 +231,22 @@ impl Engine {
         if inner.run.borrow(py).is_some() {
             return Err(PyRuntimeError::new_err(format!("engine {:?} is started already", inner.name)));
         }
-        let lane = |store: &Bound<'_, Store>| Lane::new(Arc::clone(&store.get().journal));
+        let lane = |store: &Bound<'_, Store>| {
+            let store = store.get();
+            Lane::new(Arc::clone(&store.journal), Arc::clone(&store.loader))
+        };
         let (bell, callbacks) = (Bell::new()?, Callbacks::new(slf)?);
         let run = Run::new(lane(store), states.map(lane), Home::new(event_loop), callbacks, bell);
         run.home.add_reader(py, &run.bell, run.callbacks.drain.bind(py))?;
         for lane in run.lanes() {
             let bell = Arc::downgrade(&run.bell);
-            lane.journal.on_settled(Arc::new(move || {
+            let wake: Arc<dyn Fn() + Send + Sync> = Arc::new(move || {
                 if let Some(bell) = bell.upgrade() {
                     bell.ring();
                 }
-            }));
+            });
+            lane.journal.on_settled(Arc::clone(&wake));
+            lane.loader.on_ready(wake);
         }
         *inner.run.borrow_mut(py) = Some(Arc::new(run));
         inner.mode.set(py, Mode::Open);
@@ -266,7 +276,7 @@ impl Engine {
         let queued = self.house.queued.get(py) + self.outgoing.borrow(py).len() as u64;
         let shown = |waiting: &&Waiting| matches!(waiting.then, Then::Show { .. });
         counts.set_item("queued", queued)?;
-        counts.set_item("running", self.active.borrow(py).len())?;
+        counts.set_item("running", self.count_running(py))?;
         let count = |lane: &Lane| lane.waiting.borrow(py).iter().filter(shown).count();
         let waiting = self.run.borrow(py).as_ref().map_or(0, |run| run.lanes().map(count).sum());
         counts.set_item("waiting", waiting)?;
@@ -359,7 +369,7 @@ impl Engine {
         counters.set_item("rejected", self.house.rejected.get(py))?;
         counters.set_item("failed", self.house.failed.get(py))?;
         counters.set_item("queued", self.house.queued.get(py))?;
-        counters.set_item("running", self.active.borrow(py).len())?;
+        counters.set_item("running", self.count_running(py))?;
         counters.set_item("resident", self.entities.borrow(py).iter().filter(|held| held.is_resident(py)).count())?;
         let run = self.run.borrow(py).clone();
         if let Some(run) = run {

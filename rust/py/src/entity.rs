@@ -27,7 +27,7 @@ pub(crate) struct Live {
 }
 
 impl Live {
-    fn traverse(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
+    pub(crate) fn traverse(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
         visit.call(&self.behavior)?;
         visit.call(&self.state)?;
         self.commands.iter().flat_map(|commands| commands.replies()).try_for_each(|reply| visit.call(reply))

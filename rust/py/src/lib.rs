@@ -10,6 +10,7 @@ mod engine;
 mod entity;
 mod entity_ref;
 mod error;
+mod held;
 mod kind;
 mod logging;
 mod pending;

@@ -1,37 +1,75 @@
 //! Commands with an id: what is remembered of them, and what a repeated one is answered.
 
 use crate::entity::{Entity, Live};
+use crate::error;
+use crate::held::Lack;
+use crate::replay::Replay;
 use crate::terms::Identified;
-use crate::{error, replay};
-use ego_core::entities::commands::{Commands, Rejection, Remembered, oldest};
-use ego_core::journal::{Journal, Read};
+use ego_core::StoreError;
+use ego_core::entities::commands::{Commands, Rejection, Remembered};
+use ego_core::journal::{Journal, Wait};
 use pyo3::IntoPyObjectExt;
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyTuple};
 use std::sync::Arc;
 
 /// The commands that an entity remembers.
-pub(crate) type Memory = Commands<Py<PyAny>>;
+#[derive(Debug, Default)]
+pub(crate) struct Memory {
+    commands: Commands<Py<PyAny>>,
+    /// The last older state that was read back, and its revision.
+    older: Option<(u64, Py<PyAny>)>,
+}
 
-/// What a command with an id was answered before; none where it is new.
+impl Memory {
+    pub(crate) fn new(commands: Commands<Py<PyAny>>) -> Self {
+        Self { commands, older: None }
+    }
+
+    /// Keeps an older state that was read back.
+    pub(crate) fn keep(&mut self, older: Replay) {
+        self.older = Some((older.until, older.live.state));
+    }
+
+    /// The states that it keeps.
+    pub(crate) fn replies(&self) -> impl Iterator<Item = &Py<PyAny>> {
+        self.commands.replies().chain(self.older.iter().map(|(_, state)| state))
+    }
+}
+
+/// What is known of a command with an id.
+pub(crate) enum Known<'py> {
+    /// Nothing: it is new.
+    Nothing,
+    /// What it was answered before.
+    Answer(Bound<'py, PyTuple>),
+    /// That cannot be told without waiting.
+    Lacking(Lack),
+}
+
+/// Looks for what a command with an id was answered before.
 ///
 /// # Errors
 /// The rejection that it was refused with; `CommandIdReusedError`: the id belongs to another command; what reading the
 /// store raises.
-pub(crate) fn repeated<'py>(
+pub(crate) fn known<'py>(
     py: Python<'py>,
     journal: &dyn Journal,
     entity: &Arc<Entity>,
     live: &mut Live,
     command: &Identified,
-) -> PyResult<Option<Bound<'py, PyTuple>>> {
+) -> PyResult<Known<'py>> {
     let (now, retention) = (entity.house.clock.wall_nanos_at_tick(), entity.kind.retention);
-    let memory = match &mut live.commands {
-        Some(memory) => memory,
-        empty => empty.insert(Box::new(recall(py, journal, entity, now)?)),
-    };
-    memory.settle(journal.settled(), drop);
-    let Some(found) = memory.find(&command.id, now, retention) else { return Ok(None) };
+    if live.commands.is_none() {
+        match Commands::read(journal, &entity.key, now, retention, Wait::Never) {
+            Ok(commands) => live.commands = Some(Box::new(Memory::new(commands))),
+            Err(StoreError::WouldWait) => return Ok(Known::Lacking(Lack::Commands)),
+            Err(failure) => return Err(error::storage(py, &failure)),
+        }
+    }
+    let memory = live.commands.get_or_insert_default();
+    memory.commands.settle(journal.settled(), drop);
+    let Some(found) = memory.commands.find(&command.id, now, retention) else { return Ok(Known::Nothing) };
     if found.fingerprint != command.fingerprint {
         let message = format!("command id {:?} belongs to another command; nothing was run", command.id);
         let fact = ("command_id", command.id.as_str().into_bound_py_any(py)?);
@@ -41,36 +79,19 @@ pub(crate) fn repeated<'py>(
         return Err(rejected(py, rejection));
     }
     let revision = found.revision;
-    let state = match &found.reply {
+    let state = match (&found.reply, &memory.older) {
         _ if revision == live.revision => live.state.bind(py).clone(),
-        Some(reply) => reply.bind(py).clone(),
-        None => replay::state_at(py, journal, entity, live, revision)?,
+        (Some(reply), _) => reply.bind(py).clone(),
+        (None, Some((kept, state))) if *kept == revision => state.bind(py).clone(),
+        (None, _) => {
+            let mut older = Replay::older(py, entity, live, revision)?;
+            if !older.read_now(py, journal, entity)? {
+                return Ok(Known::Lacking(Lack::Older(older)));
+            }
+            older.live.state.into_bound(py)
+        }
     };
-    PyTuple::new(py, [state, revision.into_bound_py_any(py)?]).map(Some)
-}
-
-/// What the store remembers of an entity's commands.
-fn recall(py: Python<'_>, journal: &dyn Journal, entity: &Entity, now: u64) -> PyResult<Memory> {
-    let retention = entity.kind.retention;
-    let mut memory = Memory::default();
-    let read = journal.read_commands(&entity.key, oldest(now, retention), &mut |stored| {
-        let rejection = stored.rejection.map(|rejection| Rejection {
-            name: rejection.name.to_owned(),
-            version: rejection.version,
-            payload: rejection.payload.to_vec(),
-        });
-        let command = Remembered {
-            fingerprint: stored.fingerprint,
-            revision: stored.revision,
-            time: stored.time,
-            rejection,
-            reply: None,
-            ticket: 0,
-        };
-        if memory.recall(stored.id, command, retention) { Read::More } else { Read::Enough }
-    });
-    read.map_err(|failure| error::storage(py, &failure))?;
-    Ok(memory)
+    PyTuple::new(py, [state, revision.into_bound_py_any(py)?]).map(Known::Answer)
 }
 
 /// Remembers how a command ended that was just appended.
@@ -89,7 +110,8 @@ pub(crate) fn remember(
         rejection,
         ticket: live.last_ticket,
     };
-    live.commands.get_or_insert_default().remember(&command.id, remembered, entity.kind.retention);
+    let memory = live.commands.get_or_insert_default();
+    memory.commands.remember(&command.id, remembered, entity.kind.retention);
 }
 
 fn module(py: Python<'_>) -> PyResult<Bound<'_, PyModule>> {

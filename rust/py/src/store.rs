@@ -4,6 +4,7 @@ use crate::clock::HandClock;
 use crate::error;
 use ego_core::StoreError;
 use ego_core::journal::{Journal, Read};
+use ego_core::loader::Loader;
 use ego_core::log::{Log, LogOptions, Opened};
 use ego_core::memory::MemoryJournal;
 use pyo3::prelude::*;
@@ -21,6 +22,7 @@ type ReadRow<'py> = (String, String, u64, u64, u64, String, u32, Bound<'py, PyBy
 #[pyclass(frozen, module = "ego._native")]
 pub(crate) struct Store {
     pub(crate) journal: Arc<dyn Journal>,
+    pub(crate) loader: Arc<Loader>,
     /// What opening a log found.
     opened: Option<Opened>,
 }
@@ -31,7 +33,7 @@ impl Store {
         all.retain(|held| held.strong_count() > 0);
         all.push(Arc::downgrade(&journal));
         drop(all);
-        Self { journal, opened }
+        Self { journal, loader: Arc::default(), opened }
     }
 }
 
@@ -45,17 +47,17 @@ impl Store {
 
     /// A log in a directory. Waits for the disk without holding the interpreter lock.
     #[staticmethod]
-    #[pyo3(signature = (path, *, shards, segment_bytes, max_unit_bytes, clock))]
+    #[pyo3(signature = (path, *, shards, segment_bytes, max_unit_bytes, max_queue_bytes, clock))]
     fn open_log(
         py: Python<'_>,
         path: PathBuf,
         shards: u16,
         segment_bytes: u64,
         max_unit_bytes: u32,
+        max_queue_bytes: u64,
         clock: Option<&HandClock>,
     ) -> PyResult<Self> {
         let defaults = LogOptions::default();
-        let max_queue_bytes = defaults.max_queue_bytes.max(max_unit_bytes.into());
         let options = LogOptions { shards, segment_bytes, max_unit_bytes, max_queue_bytes, ..defaults };
         let door = HandClock::door(clock);
         let log = py.detach(|| Log::open(door, &path, options)).map_err(|failure| error::storage(py, &failure))?;
@@ -89,7 +91,11 @@ impl Store {
 
     /// Commits what was accepted and closes. Waits for the disk without holding the interpreter lock.
     fn close(&self, py: Python<'_>) -> PyResult<()> {
-        py.detach(|| self.journal.close()).map_err(|failure| error::storage(py, &failure))
+        let close = || {
+            self.loader.close();
+            self.journal.close()
+        };
+        py.detach(close).map_err(|failure| error::storage(py, &failure))
     }
 
     /// Counters.
