@@ -17,6 +17,7 @@ import sys
 from pathlib import Path
 
 import against
+import commands
 import core
 import durable
 import memory
@@ -27,7 +28,7 @@ import replay
 from rounds import Row, measure
 
 HERE = Path(__file__).parent
-GROUPS = {module.__name__: module for module in (memory, durable, replay, others, core)}
+GROUPS = {module.__name__: module for module in (memory, durable, commands, replay, others, core)}
 FEWEST_ROUNDS = 5
 COMPARED = ("memory", "durable", "replay")
 

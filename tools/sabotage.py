@@ -98,12 +98,12 @@ SABOTAGES = (
         "forget the roll-back of a refused command",
         (
             (
-                "rust/py/src/entity.rs",
+                "rust/engine/src/entity.rs",
                 "if slot.generation() == generation { slot.reset() } else { None }",
                 "if slot.generation() == generation { None } else { slot.reset() }",
             ),
             (
-                "rust/py/src/dispatch.rs",
+                "rust/engine/src/dispatch.rs",
                 "let lost = matches!(fate(self.journal(), live.last_ticket), Fate::Lost(_));",
                 "let lost = false;",
             ),

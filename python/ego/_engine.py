@@ -27,12 +27,12 @@ from ego._logging import log_opened, logger
 from ego._registry import Registered, Registry, check_behaviors
 from ego._seam import EntityRef, NativeEngine, NativeStore, context
 from ego._stores import LogStore, MemoryStore
-from ego._stores.owned import OwnedStore, check_store
+from ego._stores.owned import AnyStore, check_store
 
 if TYPE_CHECKING:
     import asyncio
 
-    from ego.testing import Clock
+    from ego.testing import Clock, FaultyStore
 
 C = TypeVar("C")
 S = TypeVar("S")
@@ -72,10 +72,10 @@ class Engine:
     def __init__(
         self,
         name: str,
-        store: LogStore | MemoryStore,
+        store: "LogStore | MemoryStore | FaultyStore",
         *,
         behaviors: Iterable[type[AnyBehavior] | Kind[Any, Any]] = (),
-        state_store: LogStore | MemoryStore | None = None,
+        state_store: "LogStore | MemoryStore | FaultyStore | None" = None,
         mailbox_capacity: int = 1024,
         clock: "Clock | None" = None,
     ) -> None:
@@ -128,13 +128,15 @@ class Engine:
                 opened.append(journal)
                 log_opened(self._name, journal.opened())
             self._native.start(opened[0], opened[1] if len(opened) > 1 else None, loop)
+            if self._clock is not None:
+                self._clock.attach(self._native, loop)
         except BaseException:
             for store in self._stores[: len(opened)]:
                 await store.close()
             raise
 
     @property
-    def _stores(self) -> "list[OwnedStore]":
+    def _stores(self) -> "list[AnyStore]":
         return [self._store] if self._state_store is self._store else [self._store, self._state_store]
 
     async def stop(self, *, timeout: float | None = 30.0) -> StopReport:
@@ -171,7 +173,7 @@ class Engine:
                 self._phase, self._loop = "stopped", None
         return StopReport(finished=not any(left.values()) and failure is None, failure=failure, **left)
 
-    async def _close(self, store: OwnedStore) -> StorageError | None:
+    async def _close(self, store: AnyStore) -> StorageError | None:
         try:
             await store.close()
         except StorageError as error:

@@ -3,9 +3,10 @@
 import sys
 
 try:
-    from ego._native import Context, EntityRef, KindSpec, __version__, after_fork_in_child, context
     from ego._native import Clock as NativeClock
+    from ego._native import Context, EntityRef, KindSpec, __version__, after_fork_in_child, context, running
     from ego._native import Engine as NativeEngine
+    from ego._native import Faults as NativeFaults
     from ego._native import Store as NativeStore
 except ImportError as error:
     raise ImportError(
@@ -20,8 +21,10 @@ __all__ = [
     "KindSpec",
     "NativeClock",
     "NativeEngine",
+    "NativeFaults",
     "NativeStore",
     "__version__",
     "after_fork_in_child",
     "context",
+    "running",
 ]

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import resource
-from collections.abc import Generator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from egotest.full import files_up_to
 
 import ego
 
@@ -35,17 +33,6 @@ class Pile(ego.EventSourcedBehavior[Add, Added, Total]):
 
     def handle_event(self, event: Added, state: Total) -> Total:
         return Total(state.events + 1, state.size + len(event.data))
-
-
-@contextmanager
-def files_up_to(size: int) -> Generator[None]:
-    """No file may grow beyond ``size`` bytes: what a full disk is to a log that fills its segment ahead."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
 async def refused_at(pile: ego.EntityRef[Add, Total], data: bytes) -> tuple[Total, int]:

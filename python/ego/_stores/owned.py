@@ -6,7 +6,7 @@ thread cannot be stopped: where a start is cancelled, what it opened is closed b
 
 import os
 from abc import ABC, abstractmethod
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING
 
 from ego._errors import ConfigError
 from ego._seam import NativeClock, NativeStore, after_fork_in_child
@@ -17,15 +17,27 @@ if TYPE_CHECKING:
 os.register_at_fork(after_in_child=after_fork_in_child)
 
 
-class OwnedStore(ABC):
+class AnyStore(ABC):
     """What an engine asks of a store object."""
+
+    keeps_states: bool = True
+    """Whether it keeps durable states besides events."""
+
+    @abstractmethod
+    async def open_for(self, engine: str, clock: NativeClock | None) -> NativeStore:
+        """Opens the store for an engine, on the engine's clock. Called by `Engine.start`."""
+
+    @abstractmethod
+    async def close(self) -> None:
+        """Closes the store and lets the next engine have it. Called by `Engine.stop`."""
+
+
+class OwnedStore(AnyStore):
+    """A store object with one journal, open for one engine at a time."""
 
     def __init__(self) -> None:
         self._owner: str | None = None
         self._journal: NativeStore | None = None
-
-    keeps_states: ClassVar[bool] = True
-    """Whether it keeps durable states besides events."""
 
     @abstractmethod
     def _open(self, clock: NativeClock | None) -> NativeStore:
@@ -36,7 +48,6 @@ class OwnedStore(ABC):
         journal.close()
 
     async def open_for(self, engine: str, clock: NativeClock | None) -> NativeStore:
-        """Opens the store for an engine, on the engine's clock. Called by `Engine.start`."""
         if self._owner is not None:
             raise ConfigError(
                 f"{self!r} is in use by engine {self._owner!r}; stop that engine, or give {engine!r} a store of its own"
@@ -57,7 +68,6 @@ class OwnedStore(ABC):
         return journal
 
     async def close(self) -> None:
-        """Closes the store and lets the next engine have it. Called by `Engine.stop`."""
         import asyncio
 
         journal, self._journal = self._journal, None
@@ -78,8 +88,8 @@ class OwnedStore(ABC):
             self._owner = None
 
 
-def check_store(option: str, store: object) -> OwnedStore:
+def check_store(option: str, store: object) -> AnyStore:
     """Refuses what is no store object."""
-    if not isinstance(store, OwnedStore):
+    if not isinstance(store, AnyStore):
         raise ConfigError(f"{option} must be an ego.LogStore or ego.MemoryStore, not {store!r}", option=option)
     return store

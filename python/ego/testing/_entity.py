@@ -7,12 +7,14 @@ from typing import Any, ClassVar, Literal, NamedTuple
 
 from ego._codec import codec_of
 from ego._config import check_entity_id
-from ego._errors import HandlerResultError
+from ego._errors import CodecError, HandlerResultError
 from ego._kinds import Kind
 from ego._registry import Registered
 from ego._types import type_arguments
+from ego.testing._clock import Clock
 from ego.testing._difference import differences, shown
 from ego.testing._errors import ArrangementError, BehaviorError
+from ego.testing._standing import Carried, Standing
 from ego.testing._storing import Seen, Storage
 
 __tracebackhide__ = True  # pytest shows the line of the test instead
@@ -37,16 +39,25 @@ class Entity(ABC):
 
     counts: ClassVar[Literal["revision", "version"]]
 
-    def __init__(self, kind: Kind[Any, Any], entity_id: str) -> None:
+    def __init__(self, kind: Kind[Any, Any], entity_id: str, clock: Clock | None) -> None:
         self._kind = kind
+        self._clock = clock
         self._id = check_entity_id(entity_id)
         self._registered = Registered(kind)
+        self._spec = self._registered.spec()
         self._arguments = type_arguments(kind.behavior)
         self._states = Storage("state", codec_of(self._registered.name, "state", self._arguments.states))
         self._behavior = self._made()
 
     def __str__(self) -> str:
         return f"{self._registered.name}/{self._id}"
+
+    def standing(self, command: object, before: Situation, carried: Carried) -> Standing:
+        """What the handler of that command is told by `ego.context()`."""
+        try:
+            return Standing(self._spec, self._id, before.number, command, carried, self._clock)
+        except (TypeError, ValueError, CodecError) as error:
+            raise ArrangementError(f"{self}: {error}") from error
 
     def call(self, command: object, before: Situation) -> Any:
         """What `handle_command` returns. Raises what it raises."""

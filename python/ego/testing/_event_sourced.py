@@ -4,9 +4,11 @@ from collections.abc import Iterable
 from typing import Any, ClassVar, Literal, cast
 
 from ego._kinds import Kind
+from ego.testing._clock import Clock
 from ego.testing._difference import shown
 from ego.testing._entity import Entity, Situation, Step
 from ego.testing._errors import ArrangementError, BehaviorError
+from ego.testing._standing import outside
 from ego.testing._storing import Seen, Storage
 
 __tracebackhide__ = True  # pytest shows the line of the test instead
@@ -17,8 +19,8 @@ class EventSourcedEntity(Entity):
 
     counts: ClassVar[Literal["revision", "version"]] = "revision"
 
-    def __init__(self, kind: Kind[Any, Any], entity_id: str) -> None:
-        super().__init__(kind, entity_id)
+    def __init__(self, kind: Kind[Any, Any], entity_id: str, clock: Clock | None) -> None:
+        super().__init__(kind, entity_id, clock)
         self._events = Storage("event", self._registered.codec)
 
     def after(self, history: Iterable[object]) -> Situation:
@@ -84,7 +86,8 @@ class EventSourcedEntity(Entity):
         self._check_state(state, "handle_event")
         after = Situation(self._states.see(state), before.number + 1)
         try:
-            again = reader.handle_event(event.copy(), before.state.copy())
+            with outside():
+                again = reader.handle_event(event.copy(), before.state.copy())
         except Exception as error:
             raise BehaviorError(
                 f"{self}: handle_event is not pure, it took {shown(event.value)} once and then raised {error!r}"

@@ -2,8 +2,8 @@
 
 import asyncio
 import re
-from collections.abc import Awaitable, Generator, Iterator
-from contextlib import contextmanager
+from collections.abc import Awaitable, Generator, Iterator, Mapping
+from contextlib import closing, contextmanager
 from itertools import zip_longest
 from typing import Any, Generic, NoReturn, Self, TypeVar
 
@@ -13,6 +13,7 @@ from ego._rejections import Rejection
 from ego.testing._difference import differences, shown
 from ego.testing._entity import Entity, Situation, Step
 from ego.testing._errors import ArrangementError, BehaviorError
+from ego.testing._standing import Carried
 from ego.testing._storing import check_rejection
 
 __tracebackhide__ = True  # pytest shows the line of the test instead
@@ -30,20 +31,23 @@ class Outcome(Generic[C, E, S]):
     awaited: `(await given(Account).when(command)).then(...)`.
     """
 
-    def __init__(self, entity: Entity, before: Situation, command: C) -> None:
+    def __init__(self, entity: Entity, before: Situation, command: C, carried: Carried) -> None:
         entity.check_command(command)
         self._entity = entity
         self._before = before
         self._command = command
         self._result: Step | Exception | None = None
         self._pending: Awaitable[Any] | None = None
+        self._standing = entity.standing(command, before, carried)
         with self._refusing():
             result = entity.call(command, before)
             if entity.is_awaitable(result):
                 self._pending = result
             else:
                 self._result = entity.conclude(result, before)
-        if self._pending is not None and not _in_a_loop():
+        if self._pending is None:
+            self._standing.close()
+        elif not _in_a_loop():
             asyncio.run(self._finish())
 
     def __await__(self) -> Generator[Any, None, Self]:
@@ -52,7 +56,7 @@ class Outcome(Generic[C, E, S]):
     async def _finish(self) -> Self:
         pending, self._pending = self._pending, None
         if pending is not None:
-            with self._refusing():
+            with closing(self._standing), self._refusing():
                 result = await self._entity.finish(pending, self._before)
                 self._result = self._entity.conclude(result, self._before)
         return self
@@ -61,7 +65,8 @@ class Outcome(Generic[C, E, S]):
     def _refusing(self) -> Generator[None]:
         """What is raised within it refuses the command, unless it tells of a broken rule."""
         try:
-            yield
+            with self._standing.entered():
+                yield
         except BehaviorError:
             raise
         except Exception as error:
@@ -69,14 +74,16 @@ class Outcome(Generic[C, E, S]):
                 check_rejection(error)
             self._result = error
 
-    def when(self, command: C, /) -> "Outcome[C, E, S]":
+    def when(
+        self, command: C, /, *, command_id: str | None = None, metadata: Mapping[str, str] | None = None
+    ) -> "Outcome[C, E, S]":
         """Runs the next command. What this one did is history then."""
         result = self._finished()
         if isinstance(result, Exception):
             raise ArrangementError(
                 f"{self}: it was refused with {result!r}, and only what was accepted can be followed by a command"
             ) from result
-        return Outcome(self._entity, result.after, command)
+        return Outcome(self._entity, result.after, command, Carried(command_id, metadata))
 
     def then(
         self,

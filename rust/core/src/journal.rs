@@ -262,7 +262,8 @@ pub trait Journal: Send + Sync {
     ) -> Result<u64>;
 
     /// Visits the entity's latest durable state whose version is at most `at`, if there is one; returns the last durable
-    /// revision. Older states are found as long as the store holds them. No lock is held during the visit.
+    /// revision. Older states are found as long as the store holds them; what is newer is passed one unit at a time. No lock
+    /// is held during the visit.
     ///
     /// # Errors
     /// `Io`, `Corrupt`, `Forked`, `Closed`, `WouldWait`.

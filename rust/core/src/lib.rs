@@ -13,5 +13,6 @@ pub mod loader;
 pub mod log;
 pub mod memory;
 pub mod metadata;
+pub mod scripted;
 
 pub use error::StoreError;

@@ -14,18 +14,31 @@ pub fn encode<'a>(pairs: impl IntoIterator<Item = (&'a str, &'a str)>) -> Vec<u8
             None => kept.push((name, value)),
         }
     }
-    let mut out = Vec::with_capacity(kept.iter().map(|(name, value)| name.len() + value.len() + 4).sum::<usize>() + 3);
-    match kept.len() {
-        0 => return out,
+    let mut out = begin(kept.len());
+    kept.iter().for_each(|(name, value)| push(&mut out, name, value));
+    out
+}
+
+/// The beginning of the encoding of `count` pairs, of which no two have one name; each is then [pushed](push).
+#[must_use]
+pub fn begin(count: usize) -> Vec<u8> {
+    let mut out = Vec::with_capacity(count * PAIR_BYTES);
+    match count {
+        0 => {}
         n @ 1..=15 => out.push(0x80 | n as u8),
         n => head(&mut out, 0xde, n),
     }
-    for (name, value) in kept {
-        text(&mut out, name);
-        text(&mut out, value);
-    }
     out
 }
+
+/// Adds the next pair.
+pub fn push(out: &mut Vec<u8>, name: &str, value: &str) {
+    text(out, name);
+    text(out, value);
+}
+
+/// A guess at what a pair takes.
+const PAIR_BYTES: usize = 64;
 
 fn text(out: &mut Vec<u8>, text: &str) {
     match text.len() {

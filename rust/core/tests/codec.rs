@@ -5,7 +5,7 @@
 use ego_core::journal::{Command, Content, EntityKey, Record, Unit};
 use ego_core::log::format::{
     Address, BatchHeader, Committed, FLAG_CLEAN, FLAG_MARK, Origin, RECORD_EVENT, RECORD_STATE, SegmentHeader,
-    UnitView, complete_unit, encode_unit, unit_len, units_of,
+    UnitView, complete_unit, encode_unit, measure, units_of,
 };
 use proptest::collection::vec;
 use proptest::prelude::*;
@@ -71,8 +71,10 @@ fn encode(sample: &Sample) -> Vec<u8> {
         metadata: &sample.metadata,
     };
     let mut bytes = Vec::new();
-    encode_unit(&unit, unit_len(&unit), sample.shard, &mut bytes);
-    assert_eq!(bytes.len(), unit_len(&unit));
+    let (len, longest_name) = measure(&unit);
+    encode_unit(&unit, len, sample.shard, &mut bytes);
+    assert_eq!(bytes.len(), len);
+    assert!(longest_name >= sample.kind.len().max(sample.id.len()));
     let (position, shard_position, segment, offset, time) = sample.committed;
     complete_unit(&mut bytes, &Committed { position, shard_position, previous: Address { segment, offset }, time });
     bytes

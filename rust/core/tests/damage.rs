@@ -6,7 +6,8 @@
 use ego_core::StoreError;
 use ego_core::history;
 use ego_core::io::RealDoor;
-use ego_core::journal::{Content, EntityKey, Journal, Outcome, Read, Record, Unit, Wait};
+use ego_core::io::sim::SimDoor;
+use ego_core::journal::{Command, Content, EntityKey, Journal, Outcome, Read, Record, Unit, Wait};
 use ego_core::log::{Log, LogOptions};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -290,4 +291,70 @@ fn another_program_s_directory_is_left_alone() {
     }
     assert!(matches!(open(dir.path()), Err(StoreError::Format { .. })));
     assert_eq!(std::fs::read(dir.path().join("LOCK")).unwrap(), b"theirs");
+}
+
+/// What is read of an entity with events, states and commands.
+type Everything = (Vec<Vec<u8>>, Vec<Vec<u8>>, Vec<String>);
+
+fn everything(log: &Log) -> Result<Everything, StoreError> {
+    let (mut events, mut states, mut commands) = (Vec::new(), Vec::new(), Vec::new());
+    log.read_entity(&key("a"), 1, Wait::AsLongAsItTakes, &mut |event| {
+        events.push([event.payload, event.metadata].concat());
+        Read::More
+    })?;
+    for at in 1..=log.revision(&key("a"))? {
+        log.read_state(&key("a"), at, Wait::AsLongAsItTakes, &mut |state| {
+            states.push([state.payload, state.metadata].concat())
+        })?;
+    }
+    log.read_commands(&key("a"), 0, Wait::AsLongAsItTakes, &mut |command| {
+        let rejection = command.rejection.map(|rejection| (rejection.name, rejection.version, rejection.payload));
+        commands.push(format!("{} {:?} {} {rejection:?}", command.id, command.fingerprint, command.revision));
+        Read::More
+    })?;
+    Ok((events, states, commands))
+}
+
+#[test]
+fn a_flipped_bit_in_an_event_a_state_or_a_command_never_gives_another_answer() {
+    let (door, path) = (SimDoor::new(3), Path::new("/data/s"));
+    let log = Log::open(Arc::new(door.clone()), path, LogOptions::default()).unwrap();
+    let value = Record { name: "value", version: 3, payload: b"a payload" };
+    let other = Record { name: "other", version: 4, payload: b"another payload" };
+    let entity = key("a");
+    let unit =
+        |first_revision, content| Unit { entity: &entity, first_revision, content, command: None, metadata: &[] };
+    let command = |id, rejection| Some(Command { id, fingerprint: [5; 16], rejection });
+    let events = [value, other];
+    for unit in [
+        Unit { metadata: b"trace", ..unit(1, Content::Events(&events)) },
+        Unit { command: command("first", Some(other)), metadata: b"why", ..unit(3, Content::Events(&[])) },
+        Unit { command: command("second", None), metadata: b"what", ..unit(3, Content::State(value)) },
+        unit(4, Content::State(other)),
+        Unit { command: command("third", None), ..unit(5, Content::Events(&[])) },
+    ] {
+        log.append(&unit).unwrap();
+    }
+    log.close().unwrap();
+    let whole = door.after_kill();
+    let log = Log::open(Arc::new(whole.clone()), path, LogOptions::default()).unwrap();
+    let expected = everything(&log).unwrap();
+    assert_eq!((expected.0.len(), expected.1.len(), expected.2.len()), (2, 2, 3));
+    log.close().unwrap();
+    let segment = path.join("00000001.seg");
+    let mut found = 0;
+    // Every seventh bit: one of every byte, each time another.
+    for bit in (0..8 * 1200).step_by(7) {
+        let rotten = whole.after_kill();
+        rotten.flip(&segment, DATA_START as u64 + bit / 8, 1 << (bit % 8)).unwrap();
+        match Log::open(Arc::new(rotten), path, LogOptions::default()).and_then(|log| everything(&log)) {
+            Ok(seen) => assert_eq!(seen, expected, "bit {bit}"),
+            Err(StoreError::Corrupt { path, .. }) => {
+                assert_eq!(path, segment);
+                found += 1;
+            }
+            Err(other) => panic!("bit {bit}: {other}"),
+        }
+    }
+    assert!(found > 700, "{found}");
 }

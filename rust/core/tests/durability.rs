@@ -4,7 +4,7 @@
 
 use ego_core::StoreError;
 use ego_core::io::sim::{Call, Crash, Fault, Selector, SimDoor, Times};
-use ego_core::journal::{Content, EntityKey, Journal, Outcome, Read, Record, Ticket, Unit, Wait};
+use ego_core::journal::{Command, Content, EntityKey, Journal, Outcome, Read, Record, Ticket, Unit, Wait};
 use ego_core::log::{Log, LogOptions};
 use std::path::Path;
 use std::sync::mpsc::{Receiver, channel};
@@ -261,5 +261,85 @@ fn a_look_ahead_that_fails_does_not_poison_a_log_that_has_room() {
         let ticket = story.append("a", revision, &[7; 1000]).unwrap();
         assert!(matches!(story.outcome(ticket), Outcome::Stored), "{revision}");
     }
+    story.log.close().unwrap();
+}
+
+#[test]
+fn a_log_is_congested_while_more_waits_than_it_takes_at_once_and_refuses_nothing() {
+    let options =
+        LogOptions { max_unit_bytes: 4096, max_queue_bytes: 10_000, idle_mark_millis: 0, ..LogOptions::default() };
+    let story = Story::with(SimDoor::new(9), options);
+    let (seen, log) = (Arc::new(Mutex::new(Vec::new())), Arc::new(story.log));
+    let (ring, bell) = channel();
+    let (said, asked, ring) = (Arc::clone(&seen), Arc::downgrade(&log), Mutex::new(ring));
+    log.on_settled(Arc::new(move || {
+        said.lock().unwrap().extend(asked.upgrade().map(|log| log.is_congested()));
+        ring.lock().unwrap().send(()).unwrap_or_default();
+    }));
+    let append = |id: &str, first_revision| {
+        let records = [Record { name: "E", version: 1, payload: &[7; 3000] }];
+        let content = Content::Events(&records);
+        log.append(&Unit { entity: &key(id), first_revision, content, command: None, metadata: &[] }).unwrap()
+    };
+    let held = story.door.hold(committer(Call::Datasync));
+    append("first", 1);
+    log.kick();
+    assert!(held.reached(1, LIMIT));
+    let congested: Vec<_> = (1..=4)
+        .map(|revision| {
+            append("a", revision);
+            log.is_congested()
+        })
+        .collect();
+    assert_eq!(congested, [false, false, true, true], "what is being synced counts as well");
+    let last = append("a", 9);
+    log.kick();
+    drop(held);
+    while log.settled() < last {
+        bell.recv_timeout(LIMIT).unwrap();
+    }
+    assert!(matches!(log.outcome(last - 1), Outcome::Stored));
+    assert!(matches!(log.outcome(last), Outcome::Refused(StoreError::Conflict { .. })));
+    assert!(!log.is_congested());
+    assert_eq!(*seen.lock().unwrap(), [true, false], "whoever is woken finds the room that there is");
+
+    story.door.fail(committer(Call::Datasync), 1, Fault::Eio, Times::Once);
+    for revision in 5..=9 {
+        append("a", revision);
+    }
+    assert!(log.is_congested());
+    log.kick();
+    while log.poisoned().is_none() {
+        bell.recv_timeout(LIMIT).unwrap();
+    }
+    assert!(!log.is_congested());
+}
+
+#[test]
+fn a_refused_unit_takes_along_what_counts_on_its_revision_and_nothing_else() {
+    let story = Story::new();
+    story.store("small", 1);
+    story.door.set_capacity(Some(story.door.blocks() + 8));
+    let big = vec![7; 3 << 20];
+    let refused = [Record { name: "no", version: 1, payload: &big }];
+    let command = Some(Command { id: "c", fingerprint: [1; 16], rejection: Some(refused[0]) });
+    let of_small =
+        Unit { entity: &key("small"), first_revision: 2, content: Content::Events(&[]), command, metadata: &[] };
+    let alone = story.log.append(&of_small).unwrap();
+    let next = story.append("small", 2, b"payload").unwrap();
+    let event = story.append("big", 1, &big).unwrap();
+    let none = Unit {
+        entity: &key("big"),
+        command: Some(Command { id: "d", fingerprint: [1; 16], rejection: None }),
+        ..of_small
+    };
+    let behind = story.log.append(&none).unwrap();
+    story.log.kick();
+    for ticket in [alone, event, behind] {
+        let outcome = story.outcome(ticket);
+        assert!(matches!(outcome, Outcome::Refused(StoreError::Full { .. })), "{ticket}: {outcome:?}");
+    }
+    assert!(matches!(story.outcome(next), Outcome::Stored));
+    assert_eq!(story.seen("small").0, 2);
     story.log.close().unwrap();
 }

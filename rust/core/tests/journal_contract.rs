@@ -11,7 +11,8 @@ use ego_core::journal::{
 };
 use ego_core::log::{Log, LogOptions};
 use ego_core::memory::MemoryJournal;
-use std::path::Path;
+use ego_core::scripted::ScriptedJournal;
+use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Receiver, channel};
 use std::sync::{Arc, Mutex};
 
@@ -189,7 +190,9 @@ fn small() -> LogOptions {
 }
 
 fn on_every_store(story: impl Fn(&Store)) {
-    story(&Store::new(Arc::new(MemoryJournal::new(Arc::new(RealDoor)))));
+    let memory = || Arc::new(MemoryJournal::new(Arc::new(RealDoor)));
+    story(&Store::new(memory()));
+    story(&Store::new(Arc::new(ScriptedJournal::new(memory(), Arc::default(), PathBuf::new()))));
     for options in [LogOptions::default(), small()] {
         let dir = tempfile::tempdir().unwrap();
         let store = Store::new(Arc::new(log(&dir.path().join("s"), options)));
@@ -418,6 +421,24 @@ fn an_entity_of_commands_alone_is_not_stored_and_its_commands_are_found() {
         store.store(&a, 1, &[b"first"]);
         assert_eq!((store.entity(&a, 1), ids().len()), (vec![(1, 1, b"first".to_vec())], 2));
         assert_eq!(store.journal.stats().entities, 1);
+    });
+}
+
+#[test]
+fn readers_go_on_over_long_stretches_of_commands_that_changed_nothing() {
+    on_every_store(|store| {
+        let (a, b, metadata) = (key("a"), key("b"), [4; 5000]);
+        let command = Some(Command { id: "c", fingerprint: [0; 16], rejection: None });
+        store.store(&a, 1, &[b"before"]);
+        for n in 0..60 {
+            let (entity, first) = if n % 2 == 0 { (&a, 2) } else { (&b, 1) };
+            store.store_unit(&Unit { command, metadata: &metadata, ..unit(entity, first, Content::Events(&[])) });
+        }
+        store.store(&a, 2, &[b"behind"]);
+        assert_eq!(store.entity(&a, 1), [(1, 1, b"before".to_vec()), (2, 2, b"behind".to_vec())]);
+        assert_eq!(store.entity(&a, 2).len(), 1);
+        assert_eq!((store.all(1).len(), store.all(2).len()), (2, 1));
+        assert_eq!((store.commands(&a, 0).len(), store.commands(&b, 0).len()), (30, 30));
     });
 }
 

@@ -2,6 +2,7 @@
 
 #![cfg(test)]
 
+use ego_core::io::Door;
 use ego_core::io::sim::SimDoor;
 use ego_core::journal::{Content, EntityKey, Journal, Read, Record, StoredEvent, Unit, Wait};
 use ego_core::memory::MemoryJournal;
@@ -92,8 +93,9 @@ proptest! {
             let records: Vec<_> = events.iter().zip(&names).zip(&payloads)
                 .map(|((&(of, _), name), payload)| Record { name, version: of % 2, payload }).collect();
             let first_revision = revisions[*entity] + 1;
+            let earliest = door.wall_nanos();
             append(&journal, &keys[*entity], first_revision, &records);
-            times.push(events.len());
+            times.push((events.len(), earliest, door.wall_nanos()));
             for record in records {
                 revisions[*entity] += 1;
                 expected.push(Seen {
@@ -112,12 +114,14 @@ proptest! {
             prop_assert_eq!(&seen, &expected[from.saturating_sub(1).min(all)..]);
         }
         let (_, seen) = from_position(&journal, 1);
-        prop_assert!(seen.is_sorted());
-        let mut rest = &seen[..];
-        for events in times {
+        let (mut rest, mut before) = (&seen[..], 0);
+        for (events, earliest, latest) in times {
             let unit;
             (unit, rest) = rest.split_at(events);
-            prop_assert!(unit.iter().all(|time| *time == unit[0]), "the events of a command have one time");
+            let time = unit[0];
+            prop_assert!(unit.iter().all(|of| *of == time), "the events of a command have one time");
+            prop_assert!((earliest.max(before)..=latest.max(before)).contains(&time), "{time} is not when it happened");
+            before = time;
         }
         for (key, &last) in keys.iter().zip(&revisions) {
             let own: Vec<_> = expected.iter().filter(|event| *event.id == *key.id).cloned().collect();

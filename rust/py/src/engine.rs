@@ -1,311 +1,87 @@
-//! The native half of `ego.Engine`: kinds, live entities, and one run between start and stop.
+//! The native half of `ego.Engine`: what Python calls it for.
 
-use crate::clock::HandClock;
-use crate::context::{self, Tell};
-use crate::entity::{Entity, House, Running};
 use crate::entity_ref::EntityRef;
-use crate::kind::{self, Kind, KindSpec};
-use crate::pending::{self, Then, Waiting};
-use crate::run::{Callbacks, Lane, Run};
 use crate::store::{self, Store};
-use crate::{error, task};
-use ego_answer::answer::{Answer, Phase};
-use ego_answer::cell::{GilCell, GilValue};
-use ego_answer::wake::{Bell, Home};
 use ego_core::journal::MAX_NAME_BYTES;
-use hashbrown::{HashMap, HashTable};
-use pyo3::exceptions::{PyIndexError, PyRuntimeError};
+use ego_engine::clock::HandClock;
+use ego_engine::engine::Engine;
+use ego_engine::kind::{self, KindSpec};
+use ego_engine::run::Lane;
+use ego_engine::{Entity, error};
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyString};
-use pyo3::{PyTraverseError, PyVisit, intern};
-use std::collections::VecDeque;
+use pyo3::{PyTraverseError, PyVisit};
 use std::sync::Arc;
 
-/// Whose commands are taken.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub(crate) enum Mode {
-    /// Nobody's.
-    #[default]
-    Stopped,
-    /// Everybody's.
-    Open,
-    /// Those of handlers.
-    Closing,
-}
-
 /// The native half of an engine.
-#[pyclass(frozen, weakref, module = "ego._native")]
-pub(crate) struct Engine {
-    name: String,
-    pub(crate) mailbox_capacity: usize,
-    pub(crate) mode: GilValue<Mode>,
-    pub(crate) house: Arc<House>,
-    kinds: GilCell<Vec<Arc<Kind>>>,
-    entities: GilCell<HashTable<Arc<Entity>>>,
-    pub(crate) run: GilCell<Option<Arc<Run>>>,
-    /// The entities whose turn is held over rounds of the loop, for an `async def` handler or by `held`, by address.
-    pub(crate) active: GilCell<HashMap<usize, Arc<Entity>>>,
-    pub(crate) outgoing: GilCell<VecDeque<Tell>>,
-    pub(crate) timer: GilCell<Option<Py<PyAny>>>,
-    waiters: GilCell<Vec<Answer>>,
-}
+#[pyclass(frozen, weakref, name = "Engine", module = "ego._native")]
+pub(crate) struct NativeEngine(Py<Engine>);
 
-impl Engine {
-    /// The present run.
-    pub(crate) fn running(&self, py: Python<'_>) -> PyResult<Arc<Run>> {
-        let run = self.run.borrow(py).clone();
-        run.ok_or_else(|| self.not_started(py))
-    }
-
-    #[cold]
-    pub(crate) fn not_started(&self, py: Python<'_>) -> PyErr {
-        error::not_started(py, &format!("engine {:?} is not started", self.name))
-    }
-
-    /// Refuses what comes from outside while the engine stops.
-    pub(crate) fn check_open(&self, py: Python<'_>) -> PyResult<()> {
-        if self.mode.get(py) == Mode::Open || (self.mode.get(py) == Mode::Closing && context::is_inside(py)?) {
-            return Ok(());
-        }
-        Err(error::not_started(py, &format!("engine {:?} is stopping and takes no more commands", self.name)))
-    }
-
-    /// The live entity in the place of one that may have been dropped by a stop.
-    pub(crate) fn current(&self, py: Python<'_>, entity: &Arc<Entity>) -> Arc<Entity> {
-        if !entity.dropped.get(py) {
-            return Arc::clone(entity);
-        }
-        // The kind may read more payloads since the last start.
-        let kind = self.kinds.borrow(py).get(entity.kind.number).cloned();
-        self.entity(py, kind.as_ref().unwrap_or(&entity.kind), &entity.key.id)
-    }
-
-    fn find(&self, py: Python<'_>, kind: &Arc<Kind>, id: &str) -> Option<Arc<Entity>> {
-        let hash = ego_core::entities::shard::entity_hash(id);
-        let same = |held: &Arc<Entity>| Arc::ptr_eq(&held.kind, kind) && &*held.key.id == id;
-        self.entities.borrow(py).find(hash, same).map(Arc::clone)
-    }
-
-    pub(crate) fn entity(&self, py: Python<'_>, kind: &Arc<Kind>, id: &str) -> Arc<Entity> {
-        let hash = ego_core::entities::shard::entity_hash(id);
-        let mut entities = self.entities.borrow_mut(py);
-        let same = |held: &Arc<Entity>| Arc::ptr_eq(&held.kind, kind) && &*held.key.id == id;
-        if let Some(found) = entities.find(hash, same) {
-            return Arc::clone(found);
-        }
-        let made = Arc::new(Entity::new(Arc::clone(kind), id, Arc::clone(&self.house)));
-        entities.insert_unique(hash, Arc::clone(&made), |held| held.key.hash());
-        made
-    }
-
-    fn kind(&self, py: Python<'_>, number: usize) -> PyResult<Arc<Kind>> {
-        let kind = self.kinds.borrow(py).get(number).cloned();
-        kind.ok_or_else(|| PyIndexError::new_err("no such kind"))
-    }
-
-    /// An `async def` handler takes its entity's turn over.
-    pub(crate) fn begin(&self, py: Python<'_>, entity: &Arc<Entity>, running: Running) {
-        let before = entity.running.borrow_mut(py).replace(Box::new(running));
-        drop(before);
-        self.active.borrow_mut(py).insert(Arc::as_ptr(entity).addr(), Arc::clone(entity));
-    }
-
-    /// An `async def` handler is done; its turn is the caller's now.
-    pub(crate) fn end(&self, py: Python<'_>, entity: &Arc<Entity>) -> Option<Box<Running>> {
-        let running = entity.running.borrow_mut(py).take();
-        self.active.borrow_mut(py).remove(&Arc::as_ptr(entity).addr());
-        running
-    }
-
-    /// How many `async def` handlers have a turn.
-    fn count_running(&self, py: Python<'_>) -> usize {
-        self.active.borrow(py).values().filter(|entity| entity.running.borrow(py).is_some()).count()
-    }
-
-    fn is_drained(&self, py: Python<'_>) -> bool {
-        let run = self.run.borrow(py);
-        run.as_ref().is_none_or(|run| run.count_waiting(py) == 0 && run.visitors.get(py) == 0)
-            && self.active.borrow(py).is_empty()
-            && self.outgoing.borrow(py).is_empty()
-            && self.house.queued.get(py) == 0
-    }
-
-    pub(crate) fn check_drained(&self, py: Python<'_>) -> PyResult<()> {
-        if self.waiters.borrow(py).is_empty() || !self.is_drained(py) {
-            return Ok(());
-        }
-        let waiters = std::mem::take(&mut *self.waiters.borrow_mut(py));
-        for waiter in waiters {
-            waiter.prepare(py, Ok(py.None().into_bound(py)));
-            waiter.show(py, false)?;
-        }
-        Ok(())
-    }
-
-    /// Answers everybody who still waits, and forgets every entity.
-    fn abandon(&self, py: Python<'_>, run: &Run) -> PyResult<()> {
-        let mut result = Ok(());
-        let waiting = run.lanes().flat_map(|lane| std::mem::take(&mut *lane.waiting.borrow_mut(py)));
-        for Waiting { entity, answer, then, .. } in waiting {
-            if matches!(then, Then::Show { .. }) {
-                result = result.and(pending::give_up(py, &entity, &answer, false));
-            }
-        }
-        drop(std::mem::take(&mut *self.outgoing.borrow_mut(py)));
-        let active = std::mem::take(&mut *self.active.borrow_mut(py));
-        for entity in active.into_values() {
-            let Some(running) = self.end(py, &entity) else { continue };
-            result = result.and(pending::give_up(py, &entity, &running.answer, false));
-            drop(running.scope.get().close(py));
-            let awaitable = running.awaitable.bind(py);
-            let stopped = if running.started {
-                awaitable.call_method0(intern!(py, "cancel")).map(drop)
-            } else {
-                task::discard(awaitable)
-            };
-            result = result.and(stopped);
-        }
-        let entities = std::mem::take(&mut *self.entities.borrow_mut(py));
-        for entity in entities {
-            entity.dropped.set(py, true);
-            let answers: Vec<_> =
-                entity.slot.borrow(py).mailbox().iter().map(|message| message.answer.clone_ref(py)).collect();
-            for answer in answers {
-                result = result.and(pending::give_up(py, &entity, &answer, false));
-                entity.withdraw(py, answer.held());
-            }
-            entity.forget(py, entity.generation(py));
-        }
-        result
+impl NativeEngine {
+    fn find(&self, py: Python<'_>, kind: usize, entity_id: &str) -> PyResult<Option<Arc<Entity>>> {
+        let engine = self.0.get();
+        Ok(engine.find(py, &engine.kind(py, kind)?, entity_id))
     }
 }
 
 #[pymethods]
-impl Engine {
+impl NativeEngine {
     #[new]
     #[pyo3(signature = (name, *, mailbox_capacity, clock))]
-    fn new(name: String, mailbox_capacity: usize, clock: Option<&HandClock>) -> Self {
-        Self {
-            name,
-            mailbox_capacity,
-            mode: GilValue::default(),
-            house: Arc::new(House::new(clock.map(|clock| clock.0.clone()).unwrap_or_default())),
-            kinds: GilCell::default(),
-            entities: GilCell::default(),
-            run: GilCell::default(),
-            active: GilCell::default(),
-            outgoing: GilCell::default(),
-            timer: GilCell::default(),
-            waiters: GilCell::default(),
-        }
+    fn new(py: Python<'_>, name: String, mailbox_capacity: usize, clock: Option<&HandClock>) -> PyResult<Self> {
+        let clock = clock.map(|clock| clock.0.clone()).unwrap_or_default();
+        Py::new(py, Engine::new(name, mailbox_capacity, clock)).map(Self)
     }
 
     /// Takes a kind in and gives its number; with a number, in the place of the kind that has it, before a start.
     #[pyo3(signature = (spec, number))]
     fn register(&self, py: Python<'_>, spec: &Bound<'_, KindSpec>, number: Option<usize>) -> usize {
-        let mut kinds = self.kinds.borrow_mut(py);
-        let number = number.unwrap_or(kinds.len());
-        let kind = Arc::new(spec.get().0.numbered(py, number));
-        let before = match kinds.get_mut(number) {
-            Some(held) => Some(std::mem::replace(held, kind)),
-            None => {
-                kinds.push(kind);
-                None
-            }
-        };
-        drop(kinds);
-        drop(before);
-        number
+        self.0.get().register(py, spec.get(), number)
     }
 
     /// Takes commands from now on, on the running loop.
     #[pyo3(signature = (store, states, event_loop))]
     fn start(
-        slf: &Bound<'_, Self>,
+        &self,
         store: &Bound<'_, Store>,
         states: Option<&Bound<'_, Store>>,
         event_loop: Py<PyAny>,
     ) -> PyResult<()> {
-        let py = slf.py();
-        let inner = slf.get();
-        if inner.run.borrow(py).is_some() {
-            return Err(PyRuntimeError::new_err(format!("engine {:?} is started already", inner.name)));
-        }
         let lane = |store: &Bound<'_, Store>| {
             let store = store.get();
             Lane::new(Arc::clone(&store.journal), Arc::clone(&store.loader))
         };
-        let (bell, callbacks) = (Bell::new()?, Callbacks::new(slf)?);
-        let run = Run::new(lane(store), states.map(lane), Home::new(event_loop), callbacks, bell);
-        run.home.add_reader(py, &run.bell, run.callbacks.drain.bind(py))?;
-        for lane in run.lanes() {
-            let bell = Arc::downgrade(&run.bell);
-            let wake: Arc<dyn Fn() + Send + Sync> = Arc::new(move || {
-                if let Some(bell) = bell.upgrade() {
-                    bell.ring();
-                }
-            });
-            lane.journal.on_settled(Arc::clone(&wake));
-            lane.loader.on_ready(wake);
-        }
-        *inner.run.borrow_mut(py) = Some(Arc::new(run));
-        inner.mode.set(py, Mode::Open);
-        Ok(())
+        Engine::start(self.0.bind(store.py()), lane(store), states.map(lane), event_loop)
     }
 
     /// Takes commands from handlers alone from now on.
     fn refuse_outside(&self, py: Python<'_>) {
-        if self.mode.get(py) == Mode::Open {
-            self.mode.set(py, Mode::Closing);
-        }
+        self.0.get().refuse_outside(py);
     }
 
     /// An awaitable that is done once no command is queued, running or waiting for the disk.
     fn drained(&self, py: Python<'_>) -> PyResult<Py<PyAny>> {
-        let run = self.running(py)?;
-        pending::kick(py, &run);
-        let answer = Answer::pending(py, &run.home.event_loop, Phase::Writing, 0)?;
-        self.waiters.borrow_mut(py).push(answer.clone_ref(py));
-        self.check_drained(py)?;
-        Ok(answer.into_any())
+        self.0.get().drained(py)
     }
 
     /// Lets go of the loop and of every entity; tells how many commands had no end.
     fn finish<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
+        let unfinished = self.0.get().finish(py)?;
         let counts = PyDict::new(py);
-        let queued = self.house.queued.get(py) + self.outgoing.borrow(py).len() as u64;
-        let shown = |waiting: &&Waiting| matches!(waiting.then, Then::Show { .. });
-        counts.set_item("queued", queued)?;
-        counts.set_item("running", self.count_running(py))?;
-        let count = |lane: &Lane| lane.waiting.borrow(py).iter().filter(shown).count();
-        let waiting = self.run.borrow(py).as_ref().map_or(0, |run| run.lanes().map(count).sum());
-        counts.set_item("waiting", waiting)?;
-        let taken = match self.run.try_borrow_mut(py) {
-            Some(mut run) => run.take(),
-            None => return Err(PyRuntimeError::new_err("an engine cannot be stopped from inside a handler")),
-        };
-        let Some(run) = taken else { return Ok(counts) };
-        self.mode.set(py, Mode::Stopped);
-        let abandoned = self.abandon(py, &run);
-        let timer = self.timer.borrow_mut(py).take();
-        if let Some(timer) = timer {
-            timer.call_method0(py, "cancel")?;
-        }
-        run.home.remove_reader(py, &run.bell)?;
-        self.check_drained(py)?;
-        abandoned?;
+        counts.set_item("queued", unfinished.queued)?;
+        counts.set_item("running", unfinished.running)?;
+        counts.set_item("waiting", unfinished.waiting)?;
         Ok(counts)
     }
 
     /// The reference of an entity, which may not exist yet.
     #[pyo3(name = "ref")]
-    fn reference(slf: &Bound<'_, Self>, kind: usize, entity_id: &Bound<'_, PyAny>) -> PyResult<EntityRef> {
-        let py = slf.py();
-        let inner = slf.get();
-        drop(inner.running(py)?);
-        let kind = inner.kind(py, kind)?;
-        let entity = inner.entity(py, &kind, &checked_id(py, &kind.name, entity_id)?);
-        Ok(EntityRef::new(slf.clone().unbind(), entity))
+    fn reference(&self, kind: usize, entity_id: &Bound<'_, PyAny>) -> PyResult<EntityRef> {
+        let (py, engine) = (entity_id.py(), self.0.get());
+        drop(engine.running(py)?);
+        let kind = engine.kind(py, kind)?;
+        let entity = engine.entity(py, &kind, &checked_id(py, &kind.name, entity_id)?);
+        Ok(EntityRef::new(self.0.clone_ref(py), entity))
     }
 
     /// Has the entity made of that object, and keeps it in mind until the stop. False where it is declared or in memory
@@ -317,15 +93,14 @@ impl Engine {
         behavior: &Bound<'_, PyAny>,
         passivate_after: Option<f64>,
     ) -> PyResult<bool> {
-        let py = behavior.py();
-        let entity = self.entity(py, &self.kind(py, kind)?, entity_id);
+        let (py, engine) = (behavior.py(), self.0.get());
+        let entity = engine.entity(py, &engine.kind(py, kind)?, entity_id);
         Ok(entity.declare(py, behavior, passivate_after.map(kind::nanos)))
     }
 
     /// Takes that back, if it is still that object.
     fn undeclare(&self, kind: usize, entity_id: &str, behavior: &Bound<'_, PyAny>) -> PyResult<()> {
-        let py = behavior.py();
-        if let Some(entity) = self.find(py, &self.kind(py, kind)?, entity_id) {
+        if let Some(entity) = self.find(behavior.py(), kind, entity_id)? {
             entity.undeclare(behavior);
         }
         Ok(())
@@ -333,28 +108,28 @@ impl Engine {
 
     /// Whether the entity is in memory.
     fn is_resident(&self, py: Python<'_>, kind: usize, entity_id: &str) -> PyResult<bool> {
-        let kind = self.kind(py, kind)?;
-        Ok(self.find(py, &kind, entity_id).is_some_and(|entity| entity.is_resident(py)))
+        Ok(self.find(py, kind, entity_id)?.is_some_and(|entity| entity.is_resident(py)))
     }
 
-    /// Looks at the clock that was moved by hand.
-    fn look(slf: &Bound<'_, Self>) -> PyResult<()> {
-        let py = slf.py();
-        let run = slf.get().run.borrow(py).clone();
-        let Some(run) = run else { return Ok(()) };
-        pending::expire(slf, &run, 0)
+    /// How many commands wait for the entity's turn.
+    fn count_queued(&self, py: Python<'_>, kind: usize, entity_id: &str) -> PyResult<usize> {
+        Ok(self.find(py, kind, entity_id)?.map_or(0, |entity| entity.slot.borrow(py).mailbox().len()))
     }
 
     /// Whether the entity is declared or in memory.
     fn is_live(&self, py: Python<'_>, kind: usize, entity_id: &str) -> PyResult<bool> {
-        let kind = self.kind(py, kind)?;
         let live = |entity: Arc<Entity>| entity.is_resident(py) || !entity.declared(py).is_none();
-        Ok(self.find(py, &kind, entity_id).is_some_and(live))
+        Ok(self.find(py, kind, entity_id)?.is_some_and(live))
     }
 
-    /// The kinds under which the store has events of this id.
+    /// Looks at the clock that was moved by hand.
+    fn look(&self, py: Python<'_>) -> PyResult<()> {
+        Engine::look(self.0.bind(py))
+    }
+
+    /// The kinds under which the store has something of this id.
     fn stored_kinds(&self, py: Python<'_>, entity_id: &str) -> PyResult<Vec<String>> {
-        let run = self.running(py)?;
+        let run = self.0.get().running(py)?;
         let mut kinds: Vec<_> = run.lanes().flat_map(|lane| lane.journal.kinds_of(entity_id)).collect();
         kinds.sort();
         kinds.dedup();
@@ -363,15 +138,16 @@ impl Engine {
 
     /// Counters of commands and, while it is started, of its store.
     fn stats<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
-        let counters = PyDict::new(py);
-        counters.set_item("accepted", self.house.accepted.get(py))?;
-        counters.set_item("ok", self.house.ok.get(py))?;
-        counters.set_item("rejected", self.house.rejected.get(py))?;
-        counters.set_item("failed", self.house.failed.get(py))?;
-        counters.set_item("queued", self.house.queued.get(py))?;
-        counters.set_item("running", self.count_running(py))?;
-        counters.set_item("resident", self.entities.borrow(py).iter().filter(|held| held.is_resident(py)).count())?;
-        let run = self.run.borrow(py).clone();
+        let (counters, engine) = (PyDict::new(py), self.0.get());
+        let house = &engine.house;
+        counters.set_item("accepted", house.accepted.get(py))?;
+        counters.set_item("ok", house.ok.get(py))?;
+        counters.set_item("rejected", house.rejected.get(py))?;
+        counters.set_item("failed", house.failed.get(py))?;
+        counters.set_item("queued", house.queued.get(py))?;
+        counters.set_item("running", engine.count_running(py))?;
+        counters.set_item("resident", engine.count_resident(py))?;
+        let run = engine.run.borrow(py).clone();
         if let Some(run) = run {
             counters.set_item("waiting", run.count_waiting(py))?;
             store::fill_stats(&*run.events.journal, &counters)?;
@@ -382,61 +158,17 @@ impl Engine {
     /// Whether it is between start and stop.
     #[getter]
     fn started(&self, py: Python<'_>) -> bool {
-        self.run.borrow(py).is_some()
+        self.0.get().run.borrow(py).is_some()
     }
 
     #[getter]
     fn name(&self) -> &str {
-        &self.name
+        &self.0.get().name
     }
 
     fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
-        for kind in self.kinds.in_traverse().iter().flat_map(|kinds| kinds.iter()) {
-            kind.traverse(visit)?;
-        }
-        for entity in self.entities.in_traverse().iter().flat_map(|entities| entities.iter()) {
-            entity.traverse(visit)?;
-        }
-        if let Some(outgoing) = self.outgoing.in_traverse() {
-            visit_tells(&*outgoing, visit)?;
-        }
-        if let Some(timer) = self.timer.in_traverse() {
-            visit.call(timer.as_ref())?;
-        }
-        for waiter in self.waiters.in_traverse().iter().flat_map(|waiters| waiters.iter()) {
-            visit.call(waiter.held())?;
-        }
-        match self.run.in_traverse().as_deref() {
-            // A second owner is on the stack right now, and keeps what it holds alive.
-            Some(Some(run)) if Arc::strong_count(run) == 1 => run.traverse(visit),
-            _ => Ok(()),
-        }
+        visit.call(&self.0)
     }
-
-    fn __clear__(&self) {
-        Python::attach(|py| {
-            drop(self.run.try_borrow_mut(py).and_then(|mut run| run.take()));
-            drop(std::mem::take(&mut *self.outgoing.borrow_mut(py)));
-            drop(std::mem::take(&mut *self.waiters.borrow_mut(py)));
-            let timer = self.timer.borrow_mut(py).take();
-            drop(timer);
-            let active = std::mem::take(&mut *self.active.borrow_mut(py));
-            for entity in active.values() {
-                let running = entity.running.borrow_mut(py).take();
-                drop(running);
-            }
-            let entities = std::mem::take(&mut *self.entities.borrow_mut(py));
-            for entity in &entities {
-                entity.forget(py, entity.generation(py));
-            }
-            let kinds = std::mem::take(&mut *self.kinds.borrow_mut(py));
-            drop((entities, kinds));
-        });
-    }
-}
-
-fn visit_tells<'a>(tells: impl IntoIterator<Item = &'a Tell>, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
-    tells.into_iter().try_for_each(|tell| tell.traverse(visit))
 }
 
 /// # Errors

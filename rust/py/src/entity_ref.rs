@@ -1,14 +1,14 @@
 //! The way in: `EntityRef`, one entity as its callers hold it.
 
-use crate::dispatch::{At, Patience, Wish};
-use crate::engine::Engine;
-use crate::entity::Entity;
-use crate::error;
-use crate::run::Run;
 use ego_answer::answer::Answer;
 use ego_answer::cell::GilCell;
 use ego_answer::fast::attached;
 use ego_core::StoreError;
+use ego_engine::Entity;
+use ego_engine::dispatch::{At, Patience, Wish};
+use ego_engine::engine::Engine;
+use ego_engine::error;
+use ego_engine::run::Run;
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use pyo3::types::PyBool;
@@ -17,10 +17,19 @@ use std::cell::Ref;
 use std::sync::Arc;
 
 /// How long a sender waits.
-struct Timeout(Patience);
+pub(crate) struct Timeout(pub(crate) Patience);
 
 /// Five seconds.
-const DEFAULT_TIMEOUT: Timeout = Timeout(Patience::Nanos(5_000_000_000));
+pub(crate) const DEFAULT_TIMEOUT: Timeout = Timeout(Patience::Nanos(5_000_000_000));
+
+impl Timeout {
+    /// That many seconds, more than 0. What is longer than 500 years is none.
+    pub(crate) fn of(seconds: f64) -> Self {
+        let wait = std::time::Duration::try_from_secs_f64(seconds).ok();
+        let nanos = wait.and_then(|wait| u64::try_from(wait.as_nanos()).ok());
+        Self(nanos.map_or(Patience::ForEver, |nanos| Patience::Nanos(nanos.max(1))))
+    }
+}
 
 impl<'py> FromPyObject<'_, 'py> for Timeout {
     type Error = PyErr;
@@ -31,10 +40,7 @@ impl<'py> FromPyObject<'_, 'py> for Timeout {
         }
         let seconds = if given.is_instance_of::<PyBool>() { f64::NAN } else { given.extract().unwrap_or(f64::NAN) };
         if seconds > 0.0 {
-            // What is longer than 500 years is none.
-            let wait = std::time::Duration::try_from_secs_f64(seconds).ok();
-            let nanos = wait.and_then(|wait| u64::try_from(wait.as_nanos()).ok());
-            return Ok(Self(nanos.map_or(Patience::ForEver, |nanos| Patience::Nanos(nanos.max(1)))));
+            return Ok(Self::of(seconds));
         }
         Err(PyValueError::new_err(format!(
             "timeout is a number of seconds above 0, or None for no deadline, not {}",
@@ -67,7 +73,7 @@ impl EntityRef {
 
     /// Gives the present run and the entity to `body`. Both stay what they are while a `def` handler runs.
     #[inline]
-    fn with_place<'py, R>(
+    pub(crate) fn with_place<'py, R>(
         &self,
         py: Python<'py>,
         needs_loop: bool,
@@ -168,107 +174,3 @@ impl EntityRef {
         visit.call(&self.engine)
     }
 }
-
-/// `send`, put into the type by hand: pyo3's own way in costs a command in memory 5 %.
-mod by_hand {
-    #![expect(unsafe_code, reason = "a method of the C API")]
-
-    use super::{DEFAULT_TIMEOUT, EntityRef, Timeout};
-    use crate::terms::Given;
-    use ego_answer::answer::Answer;
-    use ego_answer::fast::{attached, enter};
-    use pyo3::exceptions::PyTypeError;
-    use pyo3::ffi::{self, PyObject};
-    use pyo3::prelude::*;
-    use pyo3::types::{PyString, PyTuple};
-    use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
-
-    const DOC: &std::ffi::CStr = c"send($self, command, /, *, timeout=5.0, expected_revision=None, command_id=None, \
-        metadata=None)\n--\n\n\
-        Sends a command; the awaitable gives (state, revision). Accepted at the call.";
-
-    type Arguments = *const *mut PyObject;
-
-    unsafe extern "C" fn send(
-        slf: *mut PyObject,
-        arguments: Arguments,
-        count: ffi::Py_ssize_t,
-        names: *mut PyObject,
-    ) -> *mut PyObject {
-        // SAFETY: the interpreter calls a method descriptor of the type with an object of it, a vector of `count`
-        // arguments and the named ones, and holds the lock. What lets go of objects in there enters pyo3 first.
-        let sent = catch_unwind(AssertUnwindSafe(|| unsafe {
-            let py = Python::assume_attached();
-            let slf = Borrowed::from_ptr(py, slf).cast_unchecked::<EntityRef>().get();
-            if count == 1 && names.is_null() {
-                let command = Borrowed::from_ptr(py, *arguments);
-                return slf.with_place(py, true, |at| at.send(&command, DEFAULT_TIMEOUT.0, None));
-            }
-            attached(|py| named(py, slf, arguments, count, names))
-        }));
-        match sent {
-            Ok(Ok(answer)) => answer.into_any().into_ptr(),
-            Ok(Err(failure)) => enter(|_| Err(failure)),
-            Err(panic) => enter(|_| resume_unwind(panic)),
-        }
-    }
-
-    /// Sends with what is given by name.
-    ///
-    /// # Safety
-    /// The arguments are those of a call.
-    unsafe fn named(
-        py: Python<'_>,
-        slf: &EntityRef,
-        arguments: Arguments,
-        count: ffi::Py_ssize_t,
-        names: *mut PyObject,
-    ) -> PyResult<Answer> {
-        let refuse = || {
-            PyTypeError::new_err(
-                "send takes one command, and timeout=, expected_revision=, command_id=, metadata= by name",
-            )
-        };
-        if count != 1 {
-            return Err(refuse());
-        }
-        // SAFETY: the caller's promise: one argument is there, and what is named follows it, in the order of the names.
-        let (command, names) = unsafe { (Borrowed::from_ptr(py, *arguments), Borrowed::from_ptr_or_opt(py, names)) };
-        let names = names.map(|names| names.cast::<PyTuple>().map(|names| names.to_owned())).transpose()?;
-        let names: Vec<Bound<'_, PyAny>> = names.iter().flat_map(|names| names.iter()).collect();
-        let mut values = Vec::with_capacity(names.len());
-        for index in 1..=names.len() {
-            // SAFETY: as above.
-            values.push(unsafe { Borrowed::from_ptr(py, *arguments.add(index)) }.to_owned());
-        }
-        let (mut timeout, mut given) = (DEFAULT_TIMEOUT.0, Given::default());
-        for (name, value) in names.iter().zip(&values) {
-            match name.cast::<PyString>()?.to_str()? {
-                "timeout" => timeout = Timeout::extract(value.as_borrowed())?.0,
-                "expected_revision" => given.expected_revision = Some(value),
-                "command_id" => given.command_id = Some(value),
-                "metadata" => given.metadata = Some(value),
-                _ => return Err(refuse()),
-            }
-        }
-        let given = given.is_some().then_some(&given);
-        slf.with_place(py, true, |at| at.send(&command, timeout, given))
-    }
-
-    /// Puts `send` into the type.
-    pub(crate) fn init(py: Python<'_>) -> PyResult<()> {
-        let method = Box::leak(Box::new(ffi::PyMethodDef {
-            ml_name: c"send".as_ptr(),
-            ml_meth: ffi::PyMethodDefPointer { PyCFunctionFastWithKeywords: send },
-            ml_flags: ffi::METH_FASTCALL | ffi::METH_KEYWORDS,
-            ml_doc: DOC.as_ptr(),
-        }));
-        let kind = py.get_type::<EntityRef>();
-        // SAFETY: the definition is never freed; gives a new descriptor or null with an error set.
-        let descriptor =
-            unsafe { Bound::from_owned_ptr_or_err(py, ffi::PyDescr_NewMethod(kind.as_type_ptr(), method))? };
-        kind.setattr("send", descriptor)
-    }
-}
-
-pub(crate) use by_hand::init;

@@ -1,12 +1,14 @@
 //! One opened store, as Python holds it.
 
-use crate::clock::HandClock;
-use crate::error;
+use crate::faults::Faults;
 use ego_core::StoreError;
 use ego_core::journal::{Journal, Read};
 use ego_core::loader::Loader;
 use ego_core::log::{Log, LogOptions, Opened};
 use ego_core::memory::MemoryJournal;
+use ego_core::scripted::ScriptedJournal;
+use ego_engine::clock::HandClock;
+use ego_engine::error;
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict};
 use std::path::PathBuf;
@@ -63,6 +65,12 @@ impl Store {
         let log = py.detach(|| Log::open(door, &path, options)).map_err(|failure| error::storage(py, &failure))?;
         let opened = log.opened().clone();
         Ok(Self::keep(Arc::new(log), Some(opened)))
+    }
+
+    /// The same store with the troubles of a test.
+    fn scripted(&self, faults: &Faults, path: PathBuf) -> Self {
+        let journal = ScriptedJournal::new(Arc::clone(&self.journal), Arc::clone(&faults.0), path);
+        Self::keep(Arc::new(journal), self.opened.clone())
     }
 
     /// What opening the store found.

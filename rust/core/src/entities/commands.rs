@@ -5,10 +5,10 @@
 
 use crate::error::Result;
 use crate::journal::{EntityKey, Journal, Read, Ticket, Wait};
-use hashbrown::HashMap;
+use hashbrown::HashTable;
 use std::collections::VecDeque;
 use std::sync::Arc;
-use xxhash_rust::xxh3::Xxh3;
+use xxhash_rust::xxh3::{Xxh3, xxh3_64};
 
 /// How long and how many of them an entity remembers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -40,50 +40,82 @@ pub struct Remembered<R> {
     /// When, in nanoseconds since the Unix epoch.
     pub time: u64,
     /// The refusal, where it was refused.
-    pub rejection: Option<Rejection>,
+    pub rejection: Option<Box<Rejection>>,
     /// What was replied, while the journal may not have it.
     pub reply: Option<R>,
     /// The unit that recorded it; 0 where it was read from the journal.
     pub ticket: Ticket,
+    /// Whether that unit holds the record alone.
+    pub is_alone: bool,
+}
+
+/// A remembered command with its id.
+#[derive(Debug)]
+struct Entry<R> {
+    id: Arc<str>,
+    hash: u64,
+    command: Remembered<R>,
 }
 
 /// The remembered commands of one entity.
 #[derive(Debug)]
 pub struct Commands<R> {
-    by_id: HashMap<Arc<str>, Remembered<R>>,
     /// The oldest first.
-    order: VecDeque<Arc<str>>,
-    /// How many at the end of `order` may still keep their reply.
+    entries: VecDeque<Entry<R>>,
+    /// The numbers of the entries by the hash of their id. Looking up an id that is new mostly touches nothing else.
+    by_id: HashTable<u32>,
+    /// The number of the first entry.
+    first: u32,
+    /// How many at the end may still keep their reply.
     replies: usize,
 }
 
 impl<R> Default for Commands<R> {
     fn default() -> Self {
-        Self { by_id: HashMap::new(), order: VecDeque::new(), replies: 0 }
+        Self { entries: VecDeque::new(), by_id: HashTable::new(), first: 0, replies: 0 }
     }
 }
 
 impl<R> Commands<R> {
+    fn index(&self, number: u32) -> usize {
+        number.wrapping_sub(self.first) as usize
+    }
+
+    fn position(&self, hash: u64, id: &str) -> Option<usize> {
+        let same = |number: &u32| {
+            let index = self.index(*number);
+            self.entries.get(index).is_some_and(|entry| entry.hash == hash && *entry.id == *id)
+        };
+        self.by_id.find(hash, same).map(|number| self.index(*number))
+    }
+
     /// The command of that id, if it is remembered at `now`.
     #[must_use]
     pub fn find(&self, id: &str, now: u64, retention: Retention) -> Option<&Remembered<R>> {
-        self.by_id.get(id).filter(|found| found.time >= oldest(now, retention))
+        let found = &self.entries.get(self.position(xxh3_64(id.as_bytes()), id)?)?.command;
+        (found.time >= oldest(now, retention)).then_some(found)
     }
 
-    /// Takes in how a command ended, and forgets what the retention does not cover any more.
-    pub fn remember(&mut self, id: &str, command: Remembered<R>, retention: Retention) {
-        let now = command.time;
-        let id: Arc<str> = Arc::from(id);
-        self.replies += usize::from(command.reply.is_some());
-        if self.by_id.insert(Arc::clone(&id), command).is_some() {
-            self.order.retain(|held| *held != id);
+    /// Takes in how a command ended, and forgets what the retention does not cover any more. An id that is here already
+    /// is the newer command's from now on.
+    pub fn remember(&mut self, id: Arc<str>, command: Remembered<R>, retention: Retention) {
+        let (now, hash) = (command.time, xxh3_64(id.as_bytes()));
+        self.replies += usize::from(command.reply.is_some() || self.replies > 0);
+        if let Some(older) = self.position(hash, &id) {
+            self.unlink(older);
         }
-        self.order.push_back(id);
-        while self.order.len() > retention.count || self.front_is_older_than(oldest(now, retention)) {
-            let Some(front) = self.order.pop_front() else { break };
-            self.by_id.remove(&front);
+        let number = self.first.wrapping_add(self.entries.len() as u32);
+        self.entries.push_back(Entry { id, hash, command });
+        self.link(hash, number);
+        let oldest = oldest(now, retention);
+        while self.entries.len() > retention.count
+            || self.entries.front().is_some_and(|entry| entry.command.time < oldest)
+        {
+            self.unlink(0);
+            self.entries.pop_front();
+            self.first = self.first.wrapping_add(1);
         }
-        self.replies = self.replies.min(self.order.len());
+        self.replies = self.replies.min(self.entries.len());
     }
 
     /// What a journal remembers of an entity's commands at `now`.
@@ -93,13 +125,16 @@ impl<R> Commands<R> {
     pub fn read(journal: &dyn Journal, entity: &EntityKey, now: u64, retention: Retention, wait: Wait) -> Result<Self> {
         let mut commands = Self::default();
         journal.read_commands(entity, oldest(now, retention), wait, &mut |stored| {
-            let rejection = stored.rejection.map(|rejection| Rejection {
-                name: rejection.name.to_owned(),
-                version: rejection.version,
-                payload: rejection.payload.to_vec(),
+            let rejection = stored.rejection.map(|rejection| {
+                Box::new(Rejection {
+                    name: rejection.name.to_owned(),
+                    version: rejection.version,
+                    payload: rejection.payload.to_vec(),
+                })
             });
             let (fingerprint, revision, time) = (stored.fingerprint, stored.revision, stored.time);
-            let command = Remembered { fingerprint, revision, time, rejection, reply: None, ticket: 0 };
+            let command =
+                Remembered { fingerprint, revision, time, rejection, reply: None, ticket: 0, is_alone: false };
             if commands.recall(stored.id, command, retention) { Read::More } else { Read::Enough }
         })?;
         Ok(commands)
@@ -107,18 +142,29 @@ impl<R> Commands<R> {
 
     /// Takes in an older command than all that are here, read from the journal; false once there is no room for more.
     pub fn recall(&mut self, id: &str, command: Remembered<R>, retention: Retention) -> bool {
-        if self.order.len() < retention.count && !self.by_id.contains_key(id) {
-            let id: Arc<str> = Arc::from(id);
-            self.by_id.insert(Arc::clone(&id), command);
-            self.order.push_front(id);
+        let hash = xxh3_64(id.as_bytes());
+        if self.entries.len() < retention.count && self.position(hash, id).is_none() {
+            self.first = self.first.wrapping_sub(1);
+            self.entries.push_front(Entry { id: Arc::from(id), hash, command });
+            self.link(hash, self.first);
         }
-        self.order.len() < retention.count
+        self.entries.len() < retention.count
+    }
+
+    /// Takes the command of a unit back that is not stored, if the unit held nothing else. Gives its reply.
+    pub fn take_back(&mut self, ticket: Ticket) -> Option<Option<R>> {
+        let is_it = |entry: &Entry<R>| entry.command.is_alone && entry.command.ticket == ticket;
+        let index = self.entries.iter().rposition(is_it)?;
+        // Its place stays until it is the oldest, so that the numbers of the others do.
+        self.unlink(index);
+        self.entries.get_mut(index).map(|entry| entry.command.reply.take())
     }
 
     /// Gives the replies up that the journal has by now.
     pub fn settle(&mut self, settled: Ticket, mut let_go: impl FnMut(R)) {
-        while let Some(id) = self.replies.checked_sub(1).and_then(|_| self.order.get(self.order.len() - self.replies)) {
-            let Some(command) = self.by_id.get_mut(id) else { break };
+        while self.replies > 0 {
+            let index = self.entries.len() - self.replies;
+            let Some(Entry { command, .. }) = self.entries.get_mut(index) else { break };
             if command.ticket > settled {
                 break;
             }
@@ -130,22 +176,32 @@ impl<R> Commands<R> {
     /// How many are remembered.
     #[must_use]
     pub fn len(&self) -> usize {
-        self.order.len()
+        self.by_id.len()
     }
 
     /// Whether none is.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.order.is_empty()
+        self.by_id.is_empty()
     }
 
     /// The replies that are kept.
     pub fn replies(&self) -> impl Iterator<Item = &R> {
-        self.order.iter().rev().take(self.replies).filter_map(|id| self.by_id.get(id)?.reply.as_ref())
+        self.entries.iter().rev().take(self.replies).filter_map(|entry| entry.command.reply.as_ref())
     }
 
-    fn front_is_older_than(&self, time: u64) -> bool {
-        self.order.front().and_then(|id| self.by_id.get(id)).is_some_and(|command| command.time < time)
+    fn link(&mut self, hash: u64, number: u32) {
+        let (entries, first) = (&self.entries, self.first);
+        let rehash = |number: &u32| entries.get(number.wrapping_sub(first) as usize).map_or(0, |entry| entry.hash);
+        self.by_id.insert_unique(hash, number, rehash);
+    }
+
+    fn unlink(&mut self, index: usize) {
+        let Some(hash) = self.entries.get(index).map(|entry| entry.hash) else { return };
+        let number = self.first.wrapping_add(index as u32);
+        if let Ok(found) = self.by_id.find_entry(hash, |held| *held == number) {
+            found.remove();
+        }
     }
 }
 
@@ -172,14 +228,15 @@ mod tests {
     const THREE: Retention = Retention { count: 3, age: 100 };
 
     fn at(time: u64, ticket: Ticket) -> Remembered<u64> {
-        Remembered { fingerprint: [0; 16], revision: time, time, rejection: None, reply: Some(time), ticket }
+        let reply = Some(time);
+        Remembered { fingerprint: [0; 16], revision: time, time, rejection: None, reply, ticket, is_alone: false }
     }
 
     #[test]
     fn the_last_few_commands_are_found_and_older_ones_are_not() {
         let mut commands = Commands::default();
         for n in 1..=5 {
-            commands.remember(&format!("c-{n}"), at(n, n), THREE);
+            commands.remember(Arc::from(format!("c-{n}")), at(n, n), THREE);
         }
         assert_eq!(commands.len(), 3);
         assert!(commands.find("c-2", 5, THREE).is_none());
@@ -189,31 +246,29 @@ mod tests {
     #[test]
     fn a_command_is_forgotten_when_it_is_old() {
         let mut commands = Commands::default();
-        commands.remember("c", at(1_000, 1), THREE);
+        commands.remember(Arc::from("c"), at(1_000, 1), THREE);
         assert!(commands.find("c", 1_100, THREE).is_some());
         assert!(commands.find("c", 1_101, THREE).is_none());
-        commands.remember("d", at(1_200, 2), THREE);
+        commands.remember(Arc::from("d"), at(1_200, 2), THREE);
         assert_eq!(commands.len(), 1);
     }
 
     #[test]
-    fn an_id_that_comes_again_after_its_time_counts_once() {
+    fn an_id_that_comes_again_after_its_time_is_the_newer_commands() {
         let mut commands = Commands::default();
-        commands.remember("c", at(1, 1), THREE);
-        commands.remember("d", at(2, 2), THREE);
-        commands.remember("c", at(50, 3), THREE);
-        assert_eq!((commands.len(), commands.find("c", 50, THREE).unwrap().revision), (2, 50));
-        commands.remember("e", at(51, 4), THREE);
-        commands.remember("f", at(52, 5), THREE);
-        assert!(commands.find("d", 52, THREE).is_none());
-        assert!(commands.find("c", 52, THREE).is_some());
+        commands.remember(Arc::from("c"), at(1, 1), THREE);
+        commands.remember(Arc::from("d"), at(2, 2), THREE);
+        commands.remember(Arc::from("c"), at(102, 3), THREE);
+        assert_eq!((commands.len(), commands.find("c", 102, THREE).unwrap().revision), (2, 102));
+        commands.remember(Arc::from("e"), at(103, 4), THREE);
+        assert_eq!((commands.len(), commands.find("c", 103, THREE).unwrap().revision), (2, 102));
     }
 
     #[test]
     fn replies_are_let_go_of_once_the_journal_has_them() {
         let mut commands = Commands::default();
         for n in 1..=3 {
-            commands.remember(&format!("c-{n}"), at(n, n * 10), THREE);
+            commands.remember(Arc::from(format!("c-{n}")), at(n, n * 10), THREE);
         }
         let mut gone = Vec::new();
         commands.settle(20, |reply| gone.push(reply));
@@ -224,16 +279,58 @@ mod tests {
     }
 
     #[test]
+    fn a_reply_before_a_refusal_is_let_go_of() {
+        let mut commands = Commands::default();
+        commands.remember(Arc::from("a"), at(1, 10), THREE);
+        commands.remember(Arc::from("b"), Remembered { reply: None, ..at(2, 20) }, THREE);
+        assert_eq!(commands.replies().count(), 1);
+        let mut gone = Vec::new();
+        commands.settle(20, |reply| gone.push(reply));
+        assert_eq!((gone, commands.replies().count()), (vec![1], 0));
+    }
+
+    #[test]
+    fn a_record_alone_is_taken_back_and_no_other() {
+        let mut commands = Commands::default();
+        commands.remember(Arc::from("a"), at(1, 10), THREE);
+        commands.remember(Arc::from("b"), Remembered { is_alone: true, ..at(2, 20) }, THREE);
+        commands.remember(Arc::from("c"), at(3, 30), THREE);
+        assert!(commands.take_back(10).is_none());
+        assert_eq!(commands.take_back(20), Some(Some(2)));
+        assert!(commands.find("b", 3, THREE).is_none());
+        assert_eq!((commands.len(), commands.replies().copied().collect::<Vec<_>>()), (2, vec![3, 1]));
+    }
+
+    #[test]
     fn what_the_journal_recalls_stands_before_what_is_here() {
         let mut commands = Commands::default();
-        commands.remember("new", at(9, 9), THREE);
+        commands.remember(Arc::from("new"), at(9, 9), THREE);
         assert!(commands.recall("old", at(8, 0), THREE));
         assert!(!commands.recall("older", at(7, 0), THREE));
         assert!(!commands.recall("oldest", at(6, 0), THREE));
         assert!(commands.find("oldest", 9, THREE).is_none());
-        commands.remember("newer", at(10, 10), THREE);
+        commands.remember(Arc::from("newer"), at(10, 10), THREE);
         assert!(commands.find("older", 10, THREE).is_none());
         assert!(commands.find("old", 10, THREE).is_some());
+    }
+
+    #[test]
+    fn thousands_of_commands_are_remembered_as_a_plain_list_would() {
+        let retention = Retention { count: 40, age: 100 };
+        let (mut commands, mut plain): (Commands<u64>, Vec<(String, u64)>) = (Commands::default(), Vec::new());
+        for n in 1..5_000u64 {
+            let (id, time) = (format!("c-{}", n * n * n % 97), n * (1 + n / 2_000));
+            plain.retain(|(_, at)| at + retention.age >= time);
+            let known = plain.iter().find(|(held, _)| *held == id).map(|(_, time)| *time);
+            assert_eq!(commands.find(&id, time, retention).map(|found| found.time), known);
+            if known.is_none() {
+                commands.remember(Arc::from(&*id), at(time, n), retention);
+                plain.push((id, time));
+                plain.drain(..plain.len().saturating_sub(retention.count));
+            }
+            commands.settle(n.saturating_sub(3), drop);
+            assert!(commands.replies().count() <= 4);
+        }
     }
 
     #[test]

@@ -80,6 +80,11 @@ impl<S, M> Slot<S, M> {
         self.content.as_ref()
     }
 
+    /// The same, to be changed.
+    pub fn content_mut(&mut self) -> Option<&mut S> {
+        self.content.as_mut()
+    }
+
     /// Whether somebody has the turn.
     #[must_use]
     pub fn is_taken(&self) -> bool {

@@ -104,17 +104,20 @@ impl Address {
 /// unit's in the first, none in the others.
 #[inline]
 fn each_record(unit: &Unit<'_>, mut each: impl FnMut(u8, &Record<'_>, &[u8])) {
+    let (kind, content) = match &unit.content {
+        Content::Events(events) => (RECORD_EVENT, *events),
+        Content::State(state) => (RECORD_STATE, std::slice::from_ref(state)),
+    };
     let mut metadata = unit.metadata;
-    let mut each = |kind, record: &Record<'_>| each(kind, record, std::mem::take(&mut metadata));
     if let Some(command) = &unit.command {
-        each(RECORD_COMMAND, &Record { name: command.id, version: 0, payload: &command.fingerprint });
+        let record = Record { name: command.id, version: 0, payload: &command.fingerprint };
+        each(RECORD_COMMAND, &record, std::mem::take(&mut metadata));
         if let Some(rejection) = &command.rejection {
-            each(RECORD_REJECTION, rejection);
+            each(RECORD_REJECTION, rejection, &[]);
         }
     }
-    match &unit.content {
-        Content::Events(events) => events.iter().for_each(|event| each(RECORD_EVENT, event)),
-        Content::State(state) => each(RECORD_STATE, state),
+    for record in content {
+        each(kind, record, std::mem::take(&mut metadata));
     }
 }
 
@@ -123,20 +126,16 @@ fn record_len(record: &Record<'_>, metadata: &[u8]) -> usize {
     padded(RECORD_HEADER + record.name.len() + metadata.len() + record.payload.len())
 }
 
-/// Bytes that a unit takes.
+/// Bytes that a unit takes, and those of the longest name in it: the entity's, a type's or the command's.
 #[must_use]
-pub fn unit_len(unit: &Unit<'_>) -> usize {
-    let mut len = UNIT_HEADER + padded(unit.entity.kind.len() + unit.entity.id.len());
-    each_record(unit, |_, record, metadata| len += record_len(record, metadata));
-    len
-}
-
-/// Bytes of the longest name in a unit: the entity's, a type's or the command's.
-#[must_use]
-pub fn longest_name(unit: &Unit<'_>) -> usize {
-    let mut longest = unit.entity.kind.len().max(unit.entity.id.len());
-    each_record(unit, |_, record, _| longest = longest.max(record.name.len()));
-    longest
+pub fn measure(unit: &Unit<'_>) -> (usize, usize) {
+    let (kind, id) = (unit.entity.kind.len(), unit.entity.id.len());
+    let (mut len, mut longest) = (UNIT_HEADER + padded(kind + id), kind.max(id));
+    each_record(unit, |_, record, metadata| {
+        len += record_len(record, metadata);
+        longest = longest.max(record.name.len());
+    });
+    (len, longest)
 }
 
 /// Appends a unit to `out`, with everything but what the committer decides (position, time, previous unit, checksums).

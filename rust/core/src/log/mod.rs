@@ -347,7 +347,7 @@ fn remove_leftovers(door: &dyn Door, path: &Path) -> Result<()> {
 impl Journal for Log {
     fn append(&self, unit: &Unit<'_>) -> Result<Ticket> {
         self.check_open()?;
-        let (len, longest_name) = (format::unit_len(unit), format::longest_name(unit));
+        let (len, longest_name) = format::measure(unit);
         let cap = self.shared.options.max_unit_bytes as usize;
         if unit.metadata.len() > MAX_METADATA_BYTES {
             return Err(StoreError::too_large(unit.entity, unit.metadata.len(), MAX_METADATA_BYTES));

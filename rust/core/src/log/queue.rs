@@ -52,7 +52,10 @@ pub enum Taken {
 pub struct Queue {
     state: Mutex<State>,
     kicked: Condvar,
-    unsettled: AtomicU64,
+    /// Bytes ever accepted; written under the lock alone.
+    accepted_bytes: AtomicU64,
+    /// Bytes ever settled; as many as there can be once the log is poisoned.
+    settled_bytes: AtomicU64,
 }
 
 impl Queue {
@@ -66,7 +69,12 @@ impl Queue {
             closing: false,
             refusal: None,
         };
-        Self { state: Mutex::new(state), kicked: Condvar::new(), unsettled: AtomicU64::new(0) }
+        Self {
+            state: Mutex::new(state),
+            kicked: Condvar::new(),
+            accepted_bytes: AtomicU64::new(0),
+            settled_bytes: AtomicU64::new(0),
+        }
     }
 
     /// Accepts a unit of `len` encoded bytes.
@@ -83,20 +91,22 @@ impl Queue {
         state.pending.ends.push(end);
         let ticket = state.next_ticket;
         state.next_ticket += 1;
-        self.unsettled.fetch_add(len as u64, Ordering::Relaxed);
+        let accepted = self.accepted_bytes.load(Ordering::Relaxed) + len as u64;
+        self.accepted_bytes.store(accepted, Ordering::Relaxed);
         Ok(ticket)
     }
 
     /// Bytes accepted and not settled.
     #[must_use]
     pub fn unsettled(&self) -> u64 {
-        self.unsettled.load(Ordering::Relaxed)
+        let settled = self.settled_bytes.load(Ordering::Relaxed);
+        self.accepted_bytes.load(Ordering::Relaxed).saturating_sub(settled)
     }
 
-    /// Counts `len` bytes as settled; more than there are, where the log was poisoned meanwhile, leave none.
+    /// Counts `len` bytes as settled; `u64::MAX` for all that ever come.
     pub fn settled(&self, len: u64) {
-        let less = |held: u64| Some(held.saturating_sub(len));
-        let _ = self.unsettled.fetch_update(Ordering::Relaxed, Ordering::Relaxed, less);
+        let more = |settled: u64| Some(settled.saturating_add(len));
+        let _ = self.settled_bytes.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more);
     }
 
     /// Lets the committer start.

@@ -322,8 +322,7 @@ fn put_bytes(bytes: &mut Vec<u8>, more: &[u8]) {
     bytes.extend_from_slice(more);
 }
 
-/// Short rather than quick: between two handlers of Python, code that has to be fetched costs more than a loop.
-#[inline(never)]
+#[inline]
 fn put(bytes: &mut Vec<u8>, mut number: u64) {
     while number >= 0x80 {
         bytes.push(number as u8 | 0x80);

@@ -287,6 +287,7 @@ fn basics() -> Vec<Scenario> {
             s.append_form(1, Form::command(Some(10)));
             s.settle();
             s.look();
+            s.write_form(2, Form::command(None));
             s.kill();
             s.open()?;
             s.append_form(0, Form::state(10));

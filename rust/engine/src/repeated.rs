@@ -5,9 +5,10 @@ use crate::error;
 use crate::held::Lack;
 use crate::replay::Replay;
 use crate::terms::Identified;
+use crate::turn::{Fate, fate};
 use ego_core::StoreError;
 use ego_core::entities::commands::{Commands, Rejection, Remembered};
-use ego_core::journal::{Journal, Wait};
+use ego_core::journal::{Journal, Ticket, Wait};
 use pyo3::IntoPyObjectExt;
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyTuple};
@@ -15,34 +16,34 @@ use std::sync::Arc;
 
 /// The commands that an entity remembers.
 #[derive(Debug, Default)]
-pub(crate) struct Memory {
-    commands: Commands<Py<PyAny>>,
+pub struct Memory {
+    pub commands: Commands<Py<PyAny>>,
     /// The last older state that was read back, and its revision.
     older: Option<(u64, Py<PyAny>)>,
 }
 
 impl Memory {
-    pub(crate) fn new(commands: Commands<Py<PyAny>>) -> Self {
+    pub fn new(commands: Commands<Py<PyAny>>) -> Self {
         Self { commands, older: None }
     }
 
     /// Keeps an older state that was read back.
-    pub(crate) fn keep(&mut self, older: Replay) {
+    pub fn keep(&mut self, older: Replay) {
         self.older = Some((older.until, older.live.state));
     }
 
     /// The states that it keeps.
-    pub(crate) fn replies(&self) -> impl Iterator<Item = &Py<PyAny>> {
+    pub fn replies(&self) -> impl Iterator<Item = &Py<PyAny>> {
         self.commands.replies().chain(self.older.iter().map(|(_, state)| state))
     }
 }
 
 /// What is known of a command with an id.
-pub(crate) enum Known<'py> {
+pub enum Known<'py> {
     /// Nothing: it is new.
     Nothing,
-    /// What it was answered before.
-    Answer(Bound<'py, PyTuple>),
+    /// What it was answered before, or the rejection that it was refused with, and the unit that recorded it.
+    Answer(PyResult<Bound<'py, PyTuple>>, Ticket),
     /// That cannot be told without waiting.
     Lacking(Lack),
 }
@@ -50,9 +51,8 @@ pub(crate) enum Known<'py> {
 /// Looks for what a command with an id was answered before.
 ///
 /// # Errors
-/// The rejection that it was refused with; `CommandIdReusedError`: the id belongs to another command; what reading the
-/// store raises.
-pub(crate) fn known<'py>(
+/// `CommandIdReusedError`: the id belongs to another command; what reading the store raises.
+pub fn known<'py>(
     py: Python<'py>,
     journal: &dyn Journal,
     entity: &Arc<Entity>,
@@ -69,14 +69,18 @@ pub(crate) fn known<'py>(
     }
     let memory = live.commands.get_or_insert_default();
     memory.commands.settle(journal.settled(), drop);
-    let Some(found) = memory.commands.find(&command.id, now, retention) else { return Ok(Known::Nothing) };
+    let found = memory.commands.find(&command.id, now, retention);
+    let Some(found) = found.filter(|found| !matches!(fate(journal, found.ticket), Fate::Lost(_))) else {
+        return Ok(Known::Nothing);
+    };
+    let ticket = found.ticket;
     if found.fingerprint != command.fingerprint {
         let message = format!("command id {:?} belongs to another command; nothing was run", command.id);
-        let fact = ("command_id", command.id.as_str().into_bound_py_any(py)?);
+        let fact = ("command_id", (&*command.id).into_bound_py_any(py)?);
         return Err(error::with(py, "CommandIdReusedError", &entity.key, &message, &[fact]));
     }
     if let Some(rejection) = &found.rejection {
-        return Err(rejected(py, rejection));
+        return Ok(Known::Answer(Err(rejected(py, rejection)), ticket));
     }
     let revision = found.revision;
     let state = match (&found.reply, &memory.older) {
@@ -91,27 +95,29 @@ pub(crate) fn known<'py>(
             older.live.state.into_bound(py)
         }
     };
-    PyTuple::new(py, [state, revision.into_bound_py_any(py)?]).map(Known::Answer)
+    Ok(Known::Answer(PyTuple::new(py, [state, revision.into_bound_py_any(py)?]), ticket))
 }
 
 /// Remembers how a command ended that was just appended.
-pub(crate) fn remember(
+pub fn remember(
     py: Python<'_>,
     entity: &Entity,
     live: &mut Live,
     command: &Identified,
     rejection: Option<Rejection>,
+    is_alone: bool,
 ) {
     let remembered = Remembered {
         fingerprint: command.fingerprint,
         revision: live.revision,
         time: entity.house.clock.wall_nanos_at_tick(),
         reply: rejection.is_none().then(|| live.state.clone_ref(py)),
-        rejection,
+        rejection: rejection.map(Box::new),
         ticket: live.last_ticket,
+        is_alone,
     };
     let memory = live.commands.get_or_insert_default();
-    memory.commands.remember(&command.id, remembered, entity.kind.retention);
+    memory.commands.remember(Arc::clone(&command.id), remembered, entity.kind.retention);
 }
 
 fn module(py: Python<'_>) -> PyResult<Bound<'_, PyModule>> {
@@ -122,7 +128,7 @@ fn module(py: Python<'_>) -> PyResult<Bound<'_, PyModule>> {
 ///
 /// # Errors
 /// `CodecError`, `ConfigError`.
-pub(crate) fn rejection(py: Python<'_>, failure: &PyErr) -> PyResult<Option<Rejection>> {
+pub fn rejection(py: Python<'_>, failure: &PyErr) -> PyResult<Option<Rejection>> {
     let module = module(py)?;
     if !failure.value(py).is_instance(&module.getattr("Rejection")?)? {
         return Ok(None);

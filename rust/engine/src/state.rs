@@ -6,13 +6,13 @@ use crate::turn::{self, Carried};
 use ego_core::journal::{Content, Journal, Record};
 use pyo3::IntoPyObjectExt;
 use pyo3::prelude::*;
-use pyo3::types::PyTuple;
+use pyo3::types::{PyBool, PyTuple};
 
 /// Checks, encodes and appends what a handler returned, and moves the entity on.
 ///
 /// # Errors
 /// `HandlerResultError`, `VersionError`, `CodecError`, and what appending raises.
-pub(crate) fn conclude(
+pub fn conclude(
     py: Python<'_>,
     journal: &dyn Journal,
     entity: &Entity,
@@ -24,7 +24,10 @@ pub(crate) fn conclude(
         return turn::append(journal, entity, live, Content::Events(&[]), carried);
     }
     let pair = result.cast_exact::<PyTuple>().ok().filter(|pair| pair.len() == 2);
-    let parts = pair.and_then(|pair| Some((pair.get_item(0).ok()?, pair.get_item(1).ok()?.extract::<u64>().ok()?)));
+    let parts = pair.and_then(|pair| {
+        let version = pair.get_item(1).ok().filter(|version| !version.is_instance_of::<PyBool>())?;
+        Some((pair.get_item(0).ok()?, version.extract::<u64>().ok()?))
+    });
     let Some((state, version)) = parts else { return Err(no_change(result, entity)) };
     entity.kind.check_state(&state, &entity.key, "handle_command")?;
     let before = live.state.bind(py);
@@ -38,7 +41,7 @@ pub(crate) fn conclude(
     let payload = turn::encode(py, entity, &state, "a state")?;
     let record = Record { name: &stored.name, version: stored.version, payload: payload.as_bytes() };
     turn::append(journal, entity, live, Content::State(record), carried)?;
-    live.state = state.unbind();
+    std::mem::replace(&mut live.state, state.unbind()).drop_ref(py);
     Ok(())
 }
 

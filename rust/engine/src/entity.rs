@@ -16,14 +16,14 @@ use std::sync::Arc;
 
 /// What is in memory of an entity.
 #[derive(Debug)]
-pub(crate) struct Live {
-    pub(crate) behavior: Py<PyAny>,
-    pub(crate) state: Py<PyAny>,
-    pub(crate) revision: u64,
+pub struct Live {
+    pub behavior: Py<PyAny>,
+    pub state: Py<PyAny>,
+    pub revision: u64,
     /// The last accepted unit; 0 where it is known to be durable.
-    pub(crate) last_ticket: Ticket,
+    pub last_ticket: Ticket,
     /// The commands that it remembers; none where nobody has asked since it came into memory.
-    pub(crate) commands: Option<Box<Memory>>,
+    pub commands: Option<Box<Memory>>,
 }
 
 impl Live {
@@ -36,18 +36,18 @@ impl Live {
 
 /// What a sender wants.
 #[derive(Debug)]
-pub(crate) enum Wants {
+pub enum Wants {
     Command(Py<PyAny>, Option<Arc<Terms>>),
     State,
 }
 
 /// What waits in a mailbox.
 #[derive(Debug)]
-pub(crate) struct Message {
-    pub(crate) wants: Wants,
-    pub(crate) answer: Answer,
+pub struct Message {
+    pub wants: Wants,
+    pub answer: Answer,
     /// The sender's context.
-    pub(crate) context: Py<PyAny>,
+    pub context: Py<PyAny>,
 }
 
 /// What `Engine.entity` says of an entity.
@@ -61,23 +61,23 @@ struct Declared {
 
 /// An `async def` handler that has the turn.
 #[derive(Debug)]
-pub(crate) struct Running {
-    pub(crate) answer: Answer,
+pub struct Running {
+    pub answer: Answer,
     /// What the handler returned, until it is started; then its task.
-    pub(crate) awaitable: Py<PyAny>,
-    pub(crate) started: bool,
+    pub awaitable: Py<PyAny>,
+    pub started: bool,
     /// The sender's context, with the handler's own in it.
-    pub(crate) context: Py<PyAny>,
-    pub(crate) scope: Py<Context>,
-    pub(crate) terms: Option<Arc<Terms>>,
-    pub(crate) generation: u32,
+    pub context: Py<PyAny>,
+    pub scope: Py<Context>,
+    pub terms: Option<Arc<Terms>>,
+    pub generation: u32,
 }
 
 /// A command on its way: which entity it is for, and in whose `async def` handler it was sent.
 #[derive(Debug)]
-pub(crate) struct Sent {
-    pub(crate) to: Arc<Entity>,
-    pub(crate) by: Option<Arc<Entity>>,
+pub struct Sent {
+    pub to: Arc<Entity>,
+    pub by: Option<Arc<Entity>>,
 }
 
 impl Link for Sent {
@@ -94,38 +94,38 @@ impl Link for Sent {
 
 /// What all entities of one engine share: its clock and its counters.
 #[derive(Debug, Default)]
-pub(crate) struct House {
-    pub(crate) clock: Clock,
-    pub(crate) accepted: GilValue<u64>,
-    pub(crate) ok: GilValue<u64>,
-    pub(crate) rejected: GilValue<u64>,
-    pub(crate) failed: GilValue<u64>,
-    pub(crate) queued: GilValue<u64>,
+pub struct House {
+    pub clock: Clock,
+    pub accepted: GilValue<u64>,
+    pub ok: GilValue<u64>,
+    pub rejected: GilValue<u64>,
+    pub failed: GilValue<u64>,
+    pub queued: GilValue<u64>,
 }
 
 impl House {
-    pub(crate) fn new(clock: Clock) -> Self {
+    pub fn new(clock: Clock) -> Self {
         Self { clock, ..Self::default() }
     }
 }
 
 #[derive(Debug)]
-pub(crate) struct Entity {
-    pub(crate) key: EntityKey,
-    pub(crate) kind: Arc<Kind>,
-    pub(crate) house: Arc<House>,
-    pub(crate) slot: GilCell<Slot<Live, Message>>,
-    pub(crate) running: GilCell<Option<Box<Running>>>,
+pub struct Entity {
+    pub key: EntityKey,
+    pub kind: Arc<Kind>,
+    pub house: Arc<House>,
+    pub slot: GilCell<Slot<Live, Message>>,
+    pub running: GilCell<Option<Box<Running>>>,
     /// The entities that this one's `async def` handler has sent to and has no answer from.
     waits_for: GilCell<Vec<Arc<Entity>>>,
     /// What `Engine.entity` said of it.
     declared: GilCell<Option<Box<Declared>>>,
     /// Whether the engine has dropped it.
-    pub(crate) dropped: GilValue<bool>,
+    pub dropped: GilValue<bool>,
 }
 
 impl Entity {
-    pub(crate) fn new(kind: Arc<Kind>, id: &str, house: Arc<House>) -> Self {
+    pub fn new(kind: Arc<Kind>, id: &str, house: Arc<House>) -> Self {
         Self {
             key: EntityKey::new(Arc::clone(&kind.name), Arc::from(id)),
             kind,
@@ -139,7 +139,7 @@ impl Entity {
     }
 
     /// The object that declared it, or Python's `None`.
-    pub(crate) fn declared<'py>(&self, py: Python<'py>) -> Bound<'py, PyAny> {
+    pub fn declared<'py>(&self, py: Python<'py>) -> Bound<'py, PyAny> {
         match &*self.declared.borrow(py) {
             Some(declared) => declared.behavior.bind(py).clone(),
             None => py.None().into_bound(py),
@@ -147,7 +147,7 @@ impl Entity {
     }
 
     /// Declares it, unless it is declared already or somebody has its turn.
-    pub(crate) fn declare(&self, py: Python<'_>, behavior: &Bound<'_, PyAny>, passivate_after: Option<u64>) -> bool {
+    pub fn declare(&self, py: Python<'_>, behavior: &Bound<'_, PyAny>, passivate_after: Option<u64>) -> bool {
         let mut declared = self.declared.borrow_mut(py);
         let new = declared.is_none() && !self.slot.borrow(py).is_taken() && !self.is_resident(py);
         if new {
@@ -157,7 +157,7 @@ impl Entity {
     }
 
     /// Takes the declaration by that object back.
-    pub(crate) fn undeclare(&self, behavior: &Bound<'_, PyAny>) {
+    pub fn undeclare(&self, behavior: &Bound<'_, PyAny>) {
         let py = behavior.py();
         let declared = {
             let mut declared = self.declared.borrow_mut(py);
@@ -167,13 +167,13 @@ impl Entity {
     }
 
     /// Whether it is in memory.
-    pub(crate) fn is_resident(&self, py: Python<'_>) -> bool {
+    pub fn is_resident(&self, py: Python<'_>) -> bool {
         let slot = self.slot.borrow(py);
         slot.content().is_some() || slot.is_taken()
     }
 
     /// Forgets what is in memory, unless that has happened since `generation`.
-    pub(crate) fn forget(&self, py: Python<'_>, generation: u32) {
+    pub fn forget(&self, py: Python<'_>, generation: u32) {
         let forgotten = {
             let mut slot = self.slot.borrow_mut(py);
             if slot.generation() == generation { slot.reset() } else { None }
@@ -181,19 +181,28 @@ impl Entity {
         drop(forgotten);
     }
 
-    pub(crate) fn generation(&self, py: Python<'_>) -> u32 {
+    /// A unit is not stored: forgets what counts on it. Nothing counts on the record of a command alone.
+    pub fn lose(&self, py: Python<'_>, ticket: Ticket, generation: u32) {
+        let record =
+            self.slot.borrow_mut(py).content_mut().and_then(|live| live.commands.as_mut()?.commands.take_back(ticket));
+        if record.is_none() {
+            self.forget(py, generation);
+        }
+    }
+
+    pub fn generation(&self, py: Python<'_>) -> u32 {
         self.slot.borrow(py).generation()
     }
 
     #[inline]
-    pub(crate) fn enter(&self, py: Python<'_>) -> (Entry<Live>, u32) {
+    pub fn enter(&self, py: Python<'_>) -> (Entry<Live>, u32) {
         let mut slot = self.slot.borrow_mut(py);
         (slot.enter(), slot.generation())
     }
 
     /// Puts back what was taken out and lets go of the turn, unless somebody waits for it.
     #[inline]
-    pub(crate) fn put_and_pass_on(&self, py: Python<'_>, live: Live, generation: u32) -> Option<Message> {
+    pub fn put_and_pass_on(&self, py: Python<'_>, live: Live, generation: u32) -> Option<Message> {
         let (stale, next) = {
             let mut slot = self.slot.borrow_mut(py);
             (slot.put(live, generation), slot.next_or_leave())
@@ -204,13 +213,13 @@ impl Entity {
 
     /// For the holder of the turn: puts back what it took out.
     #[inline]
-    pub(crate) fn put(&self, py: Python<'_>, live: Live, generation: u32) {
+    pub fn put(&self, py: Python<'_>, live: Live, generation: u32) {
         let stale = self.slot.borrow_mut(py).put(live, generation);
         drop(stale);
     }
 
     /// Takes a message out of the mailbox; it will never run.
-    pub(crate) fn withdraw(&self, py: Python<'_>, answer: &Py<Future>) -> bool {
+    pub fn withdraw(&self, py: Python<'_>, answer: &Py<Future>) -> bool {
         let withdrawn = self.slot.borrow_mut(py).withdraw(|message| message.answer.held().is(answer));
         if withdrawn.is_some() {
             self.house.queued.sub(py, 1);
@@ -218,11 +227,11 @@ impl Entity {
         withdrawn.is_some()
     }
 
-    pub(crate) fn waits(&self, py: Python<'_>, other: &Arc<Self>) {
+    pub fn waits(&self, py: Python<'_>, other: &Arc<Self>) {
         self.waits_for.borrow_mut(py).push(Arc::clone(other));
     }
 
-    pub(crate) fn waits_no_more(&self, py: Python<'_>, other: &Arc<Self>) {
+    pub fn waits_no_more(&self, py: Python<'_>, other: &Arc<Self>) {
         let mut waits_for = self.waits_for.borrow_mut(py);
         if let Some(index) = waits_for.iter().position(|held| Arc::ptr_eq(held, other)) {
             waits_for.swap_remove(index);
@@ -230,7 +239,7 @@ impl Entity {
     }
 
     /// The way from `self` to `goal` along who waits for whom, both included.
-    pub(crate) fn way_to(self: &Arc<Self>, py: Python<'_>, goal: &Arc<Self>) -> Option<Vec<Arc<Self>>> {
+    pub fn way_to(self: &Arc<Self>, py: Python<'_>, goal: &Arc<Self>) -> Option<Vec<Arc<Self>>> {
         let mut ways = vec![vec![Arc::clone(self)]];
         let mut seen = vec![Arc::as_ptr(self)];
         while let Some(way) = ways.pop() {
@@ -250,7 +259,7 @@ impl Entity {
         None
     }
 
-    pub(crate) fn traverse(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
+    pub fn traverse(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
         if let Some(slot) = self.slot.in_traverse() {
             if let Some(live) = slot.content() {
                 live.traverse(visit)?;

@@ -3,9 +3,11 @@
 //! A `def` handler runs under a frame on this thread's stack; an `async def` one has its [`Context`] in a context
 //! variable of its task. What a handler tells is kept here until its own unit is durable.
 
+use crate::clock::HandClock;
 use crate::engine::Engine;
-use crate::entity::Entity;
-use crate::terms::Terms;
+use crate::entity::{Entity, House};
+use crate::kind::KindSpec;
+use crate::terms::{Given, Terms};
 use ego_answer::cell::GilCell;
 use pyo3::exceptions::PyLookupError;
 use pyo3::ffi;
@@ -20,17 +22,17 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 /// A command on its way to an entity, without an answer.
 #[derive(Debug)]
-pub(crate) struct Tell {
-    pub(crate) engine: Py<Engine>,
-    pub(crate) entity: Arc<Entity>,
-    pub(crate) command: Py<PyAny>,
-    pub(crate) terms: Option<Arc<Terms>>,
+pub struct Tell {
+    pub engine: Py<Engine>,
+    pub entity: Arc<Entity>,
+    pub command: Py<PyAny>,
+    pub terms: Option<Arc<Terms>>,
     /// The sender's context.
-    pub(crate) context: Py<PyAny>,
+    pub context: Py<PyAny>,
 }
 
 impl Tell {
-    pub(crate) fn traverse(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
+    pub fn traverse(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
         visit.call(&self.engine)?;
         visit.call(&self.command)?;
         visit.call(&self.context)
@@ -38,11 +40,11 @@ impl Tell {
 }
 
 /// A `def` handler on the stack of this thread.
-pub(crate) struct Frame<'a> {
-    pub(crate) entity: &'a Arc<Entity>,
-    pub(crate) revision: u64,
-    pub(crate) terms: Option<&'a Arc<Terms>>,
-    pub(crate) tells: RefCell<Vec<Tell>>,
+pub struct Frame<'a> {
+    pub entity: &'a Arc<Entity>,
+    pub revision: u64,
+    pub terms: Option<&'a Arc<Terms>>,
+    pub tells: RefCell<Vec<Tell>>,
     above: Cell<Option<NonNull<Frame<'static>>>>,
 }
 
@@ -52,17 +54,17 @@ thread_local! {
 
 impl<'a> Frame<'a> {
     #[inline]
-    pub(crate) fn new(entity: &'a Arc<Entity>, revision: u64, terms: Option<&'a Arc<Terms>>) -> Self {
+    pub fn new(entity: &'a Arc<Entity>, revision: u64, terms: Option<&'a Arc<Terms>>) -> Self {
         Self { entity, revision, terms, tells: RefCell::default(), above: Cell::new(None) }
     }
 
-    pub(crate) fn has_told_nothing(&self) -> bool {
+    pub fn has_told_nothing(&self) -> bool {
         self.tells.borrow().is_empty()
     }
 
     /// Runs user code under this frame.
     #[inline]
-    pub(crate) fn run<R>(&self, body: impl FnOnce() -> R) -> R {
+    pub fn run<R>(&self, body: impl FnOnce() -> R) -> R {
         let this: NonNull<Frame<'static>> = NonNull::from(self).cast();
         replaced(Some(this), |above| {
             self.above.set(above);
@@ -93,7 +95,7 @@ impl Drop for Restore<'_> {
 }
 
 /// Runs code that belongs to no `def` handler, wherever it is called from.
-pub(crate) fn outside<R>(body: impl FnOnce() -> R) -> R {
+pub fn outside<R>(body: impl FnOnce() -> R) -> R {
     replaced(None, |_| body())
 }
 
@@ -107,7 +109,7 @@ fn with_frame<R>(look: impl FnOnce(&Frame<'_>) -> R) -> Option<R> {
 }
 
 /// The entities whose `def` handlers are on this thread's stack, the innermost first.
-pub(crate) fn stack() -> Vec<Arc<Entity>> {
+pub fn stack() -> Vec<Arc<Entity>> {
     let mut entities = Vec::new();
     let mut at = CURRENT.get();
     while let Some(frame) = at {
@@ -123,15 +125,16 @@ pub(crate) fn stack() -> Vec<Arc<Entity>> {
 /// Where a handler stands: which entity it runs for.
 #[pyclass(frozen, module = "ego._native")]
 #[derive(Debug)]
-pub(crate) struct Context {
-    pub(crate) entity: Arc<Entity>,
+pub struct Context {
+    pub entity: Arc<Entity>,
     revision: u64,
     terms: Option<Arc<Terms>>,
     /// What the `async def` handler told so far; none once it is done.
     tells: GilCell<Option<Vec<Tell>>>,
 }
 
-fn variable(py: Python<'_>) -> PyResult<&Bound<'_, PyAny>> {
+/// The context variable that holds the [`Context`] of a task.
+pub fn variable(py: Python<'_>) -> PyResult<&Bound<'_, PyAny>> {
     static VARIABLE: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
     let made = VARIABLE.get_or_try_init(py, || {
         PyResult::Ok(py.import("contextvars")?.getattr("ContextVar")?.call1(("ego.context",))?.unbind())
@@ -140,7 +143,7 @@ fn variable(py: Python<'_>) -> PyResult<&Bound<'_, PyAny>> {
 }
 
 /// The context of the `async def` handler that this code belongs to, if there is one and it is not done.
-pub(crate) fn of_task(py: Python<'_>) -> PyResult<Option<Bound<'_, Context>>> {
+pub fn of_task(py: Python<'_>) -> PyResult<Option<Bound<'_, Context>>> {
     let variable = variable(py)?;
     let mut value = null_mut();
     #[expect(unsafe_code, reason = "the C API alone has this call")]
@@ -155,7 +158,7 @@ pub(crate) fn of_task(py: Python<'_>) -> PyResult<Option<Bound<'_, Context>>> {
 }
 
 /// The entity in whose handler this code runs, if the handler can wait for an answer.
-pub(crate) fn waiting_sender(py: Python<'_>) -> PyResult<Option<Arc<Entity>>> {
+pub fn waiting_sender(py: Python<'_>) -> PyResult<Option<Arc<Entity>>> {
     if CURRENT.get().is_some() {
         return Ok(None);
     }
@@ -167,12 +170,12 @@ static OPEN: AtomicUsize = AtomicUsize::new(0);
 
 /// Whether this code may run in a handler; quick where it does not.
 #[inline]
-pub(crate) fn may_be_inside() -> bool {
+pub fn may_be_inside() -> bool {
     CURRENT.get().is_some() || OPEN.load(Ordering::Relaxed) > 0
 }
 
 /// What the command carries in whose handler this code runs.
-pub(crate) fn terms_of_sender(py: Python<'_>) -> PyResult<Option<Arc<Terms>>> {
+pub fn terms_of_sender(py: Python<'_>) -> PyResult<Option<Arc<Terms>>> {
     if !may_be_inside() {
         return Ok(None);
     }
@@ -183,12 +186,12 @@ pub(crate) fn terms_of_sender(py: Python<'_>) -> PyResult<Option<Arc<Terms>>> {
 }
 
 /// Whether this code runs in a handler.
-pub(crate) fn is_inside(py: Python<'_>) -> PyResult<bool> {
+pub fn is_inside(py: Python<'_>) -> PyResult<bool> {
     Ok(CURRENT.get().is_some() || of_task(py)?.is_some())
 }
 
 /// Keeps what a handler tells until its unit is durable.
-pub(crate) fn keep(py: Python<'_>, tell: Tell) -> PyResult<()> {
+pub fn keep(py: Python<'_>, tell: Tell) -> PyResult<()> {
     let mut tell = Some(tell);
     with_frame(|frame| frame.tells.borrow_mut().extend(tell.take()));
     if tell.is_some()
@@ -202,7 +205,7 @@ pub(crate) fn keep(py: Python<'_>, tell: Tell) -> PyResult<()> {
 
 impl Context {
     /// The context of an `async def` handler; it starts with what was told while its coroutine was made.
-    pub(crate) fn open(
+    pub fn open(
         py: Python<'_>,
         entity: &Arc<Entity>,
         revision: u64,
@@ -216,7 +219,7 @@ impl Context {
     }
 
     /// Ends the handler's part and gives what it told.
-    pub(crate) fn close(&self, py: Python<'_>) -> Vec<Tell> {
+    pub fn close(&self, py: Python<'_>) -> Vec<Tell> {
         let tells = self.tells.borrow_mut(py).take();
         if tells.is_some() {
             OPEN.fetch_sub(1, Ordering::Relaxed);
@@ -225,13 +228,39 @@ impl Context {
     }
 
     /// Makes this the context of what runs in the current `contextvars` context.
-    pub(crate) fn enter(this: &Py<Self>, py: Python<'_>) -> PyResult<()> {
+    pub fn enter(this: &Py<Self>, py: Python<'_>) -> PyResult<()> {
         variable(py)?.call_method1("set", (this,)).map(drop)
     }
 }
 
 #[pymethods]
 impl Context {
+    /// The context of a command outside of any engine.
+    #[staticmethod]
+    #[pyo3(signature = (spec, entity_id, revision, command, *, command_id, metadata, clock))]
+    fn standing(
+        spec: &KindSpec,
+        entity_id: &str,
+        revision: u64,
+        command: &Bound<'_, PyAny>,
+        command_id: Option<&Bound<'_, PyAny>>,
+        metadata: Option<&Bound<'_, PyAny>>,
+        clock: Option<&HandClock>,
+    ) -> PyResult<Py<Self>> {
+        let py = command.py();
+        let house = House::new(clock.map(|clock| clock.0.clone()).unwrap_or_default());
+        let entity = Arc::new(Entity::new(Arc::new(spec.0.numbered(py, 0)), entity_id, Arc::new(house)));
+        let given = Given { expected_revision: None, command_id, metadata };
+        let terms = Terms::of(&given, command, &entity.kind, &entity.key)?;
+        Self::open(py, &entity, revision, terms, Vec::new())
+    }
+
+    /// Ends it, and drops what was told in it.
+    #[pyo3(name = "close")]
+    fn leave(&self, py: Python<'_>) {
+        drop(self.close(py));
+    }
+
     /// The entity's id.
     #[getter]
     fn entity_id(&self) -> &str {
@@ -286,7 +315,7 @@ impl Context {
 
 /// Where the running handler stands.
 #[pyfunction]
-pub(crate) fn context(py: Python<'_>) -> PyResult<Py<Context>> {
+pub fn context(py: Python<'_>) -> PyResult<Py<Context>> {
     let found = with_frame(|frame| (Arc::clone(frame.entity), frame.revision, frame.terms.cloned()));
     if let Some((entity, revision, terms)) = found {
         return Py::new(py, Context { entity, revision, terms, tells: GilCell::new(None) });

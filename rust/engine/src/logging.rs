@@ -4,7 +4,7 @@ use pyo3::prelude::*;
 use pyo3::types::PyDict;
 
 /// Logs an exception that no caller can be given.
-pub(crate) fn exception(py: Python<'_>, message: &str, failure: PyErr) {
+pub fn exception(py: Python<'_>, message: &str, failure: PyErr) {
     let logged = (|| {
         let named = PyDict::new(py);
         named.set_item("exc_info", failure.into_value(py))?;

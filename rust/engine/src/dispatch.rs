@@ -29,18 +29,18 @@ const TURN_BUDGET: usize = 64;
 
 /// An entity of an engine that runs.
 #[derive(Clone, Copy)]
-pub(crate) struct At<'a, 'py> {
-    pub(crate) py: Python<'py>,
-    pub(crate) engine: &'a Bound<'py, Engine>,
-    pub(crate) run: &'a Arc<Run>,
-    pub(crate) entity: &'a Arc<Entity>,
+pub struct At<'a, 'py> {
+    pub py: Python<'py>,
+    pub engine: &'a Bound<'py, Engine>,
+    pub run: &'a Arc<Run>,
+    pub entity: &'a Arc<Entity>,
     /// The loop of a caller elsewhere than on the engine's loop; Python's `None` for a thread without one.
-    pub(crate) caller: Option<&'a Bound<'py, PyAny>>,
+    pub caller: Option<&'a Bound<'py, PyAny>>,
 }
 
 /// Whether and how long somebody waits for an answer.
 #[derive(Clone, Copy)]
-pub(crate) enum Patience {
+pub enum Patience {
     Nanos(u64),
     ForEver,
     /// Nobody waits: exceptions go to the log.
@@ -49,7 +49,7 @@ pub(crate) enum Patience {
 
 /// What a sender wants, borrowed.
 #[derive(Clone, Copy)]
-pub(crate) enum Wish<'a, 'py> {
+pub enum Wish<'a, 'py> {
     Command(&'a Bound<'py, PyAny>, Option<&'a Arc<Terms>>),
     State,
 }
@@ -78,19 +78,19 @@ impl<'a, 'py> Wish<'a, 'py> {
 }
 
 /// How a turn ended: what is shown once the ticket is settled, and what is told then.
-pub(crate) struct Ended<'py> {
-    pub(crate) ticket: Ticket,
-    pub(crate) generation: u32,
-    pub(crate) value: PyResult<Bound<'py, PyTuple>>,
-    pub(crate) tells: Vec<Tell>,
+pub struct Ended<'py> {
+    pub ticket: Ticket,
+    pub generation: u32,
+    pub value: PyResult<Bound<'py, PyTuple>>,
+    pub tells: Vec<Tell>,
 }
 
 /// A turn whose handler returned an awaitable.
-pub(crate) struct Deferred<'py> {
-    pub(crate) live: Live,
-    pub(crate) awaitable: Bound<'py, PyAny>,
-    pub(crate) tells: Vec<Tell>,
-    pub(crate) generation: u32,
+pub struct Deferred<'py> {
+    pub live: Live,
+    pub awaitable: Bound<'py, PyAny>,
+    pub tells: Vec<Tell>,
+    pub generation: u32,
 }
 
 /// A turn, as far as it came without waiting.
@@ -111,25 +111,39 @@ fn deadline(clock: &Clock, patience: Patience) -> u64 {
 impl<'a, 'py> At<'a, 'py> {
     /// The journal of the entity's kind.
     #[inline]
-    pub(crate) fn journal(self) -> &'a dyn Journal {
+    pub fn journal(self) -> &'a dyn Journal {
         &*self.run.lane(&self.entity.kind).journal
     }
 
     /// Sends a command and gives the awaitable of its answer. Called without pyo3's bookkeeping: whatever may let go of
     /// an object happens in [`attached`].
     #[inline]
-    pub(crate) fn send(
+    pub fn send(
         self,
         command: &Bound<'py, PyAny>,
         patience: Patience,
         given: Option<&Given<'_, 'py>>,
     ) -> PyResult<Answer> {
-        let Self { py, engine, run, entity, .. } = self;
+        let entity = self.entity;
         entity.kind.check_command(command, &entity.key)?;
-        if given.is_some() || context::may_be_inside() {
-            return attached(|_| self.send_on_terms(command, patience, given));
+        if given.is_none() && !context::may_be_inside() {
+            return self.send_on_terms(command, None, patience);
         }
-        let (inner, journal, wish) = (engine.get(), self.journal(), Wish::Command(command, None));
+        attached(|_| {
+            let terms = Terms::of(given.unwrap_or(&Given::default()), command, &entity.kind, &entity.key)?;
+            self.send_on_terms(command, terms.as_ref(), patience)
+        })
+    }
+
+    #[inline(always)]
+    fn send_on_terms(
+        self,
+        command: &Bound<'py, PyAny>,
+        terms: Option<&Arc<Terms>>,
+        patience: Patience,
+    ) -> PyResult<Answer> {
+        let Self { py, engine, run, entity, .. } = self;
+        let (inner, journal, wish) = (engine.get(), self.journal(), Wish::Command(command, terms));
         let is_open = inner.mode.get(py) == Mode::Open && journal.settled() != Ticket::MAX && !journal.is_congested();
         if !is_open || self.caller.is_some() {
             return attached(|_| self.ask(wish, patience));
@@ -143,8 +157,11 @@ impl<'a, 'py> At<'a, 'py> {
         };
         // The common way: nothing of this entity was lost.
         inner.house.accepted.add(py, 1);
-        let frame = Frame::new(entity, live.revision, None);
-        let decided = frame.run(|| turn::decide(py, journal, entity, &mut live, command));
+        let frame = Frame::new(entity, live.revision, terms);
+        let decided = frame.run(|| match terms {
+            None => turn::decide(py, journal, entity, &mut live, command),
+            Some(terms) => turn::decide_on_terms(py, journal, entity, &mut live, command, terms),
+        });
         let fate = fate(journal, live.last_ticket);
         if !matches!(decided, Ok(Decided::Done)) || !frame.has_told_nothing() || matches!(fate, Fate::Lost(_)) {
             return attached(|_| {
@@ -162,27 +179,16 @@ impl<'a, 'py> At<'a, 'py> {
             inner.house.ok.add(py, 1);
             return Answer::done(py, value?);
         }
-        let answer = Answer::writing(py, &run.home.event_loop, value?, deadline(&self.entity.house.clock, patience))?;
+        let deadline = deadline(&entity.house.clock, patience);
+        let answer = Answer::writing(py, &run.home.event_loop, value?, deadline)?;
         let then = Then::Show { tells: Vec::new(), rejected: false };
         let waiting = Waiting { ticket, entity: Arc::clone(entity), generation, answer: answer.clone_ref(py), then };
         pending::wait(engine, run, waiting)?;
         Ok(answer)
     }
 
-    /// The same for a command that carries something, or that may be sent by a handler.
-    fn send_on_terms(
-        self,
-        command: &Bound<'py, PyAny>,
-        patience: Patience,
-        given: Option<&Given<'_, 'py>>,
-    ) -> PyResult<Answer> {
-        let entity = self.entity;
-        let terms = Terms::of(given.unwrap_or(&Given::default()), command, &entity.kind, &entity.key)?;
-        self.ask(Wish::Command(command, terms.as_ref()), patience)
-    }
-
     /// Asks for something in whatever state engine and entity are.
-    pub(crate) fn ask(self, wish: Wish<'_, 'py>, patience: Patience) -> PyResult<Answer> {
+    pub fn ask(self, wish: Wish<'_, 'py>, patience: Patience) -> PyResult<Answer> {
         self.engine.get().check_open(self.py)?;
         self.ask_in(wish, patience, None)
     }
@@ -312,7 +318,7 @@ impl<'a, 'py> At<'a, 'py> {
         if let Fate::Stored = fate(self.journal(), live.last_ticket) {
             live.last_ticket = 0;
         }
-        let ticket = live.last_ticket;
+        let mut ticket = live.last_ticket;
         let (value, tells) = match decided {
             Ok(Decided::Deferred(awaitable)) => {
                 return Step::Deferred(Deferred { live, awaitable, tells, generation });
@@ -322,7 +328,10 @@ impl<'a, 'py> At<'a, 'py> {
                 return Step::Lacking(lack);
             }
             Ok(Decided::Done) => (turn::shown(self.py, &live), tells),
-            Ok(Decided::Repeated(answer)) => (Ok(answer), tells),
+            Ok(Decided::Repeated(answer, recorded)) => {
+                ticket = recorded;
+                (answer, tells)
+            }
             Err(failure) => (Err(failure), Vec::new()),
         };
         self.entity.put(self.py, live, generation);
@@ -338,7 +347,7 @@ impl<'a, 'py> At<'a, 'py> {
     }
 
     /// Lays the answer of an ended turn down and shows it once its ticket is settled.
-    pub(crate) fn conclude(self, answer: Answer, ended: Ended<'py>, step: bool) -> PyResult<()> {
+    pub fn conclude(self, answer: Answer, ended: Ended<'py>, step: bool) -> PyResult<()> {
         let Self { py, engine, run, entity, .. } = self;
         let Ended { ticket, generation, value, tells } = ended;
         let rejected = value.is_err();
@@ -355,7 +364,7 @@ impl<'a, 'py> At<'a, 'py> {
                 pending::finish(engine, entity, &answer, verdict, step)
             }
             Fate::Lost(failure) => {
-                entity.forget(py, generation);
+                entity.lose(py, ticket, generation);
                 pending::finish(engine, entity, &answer, Verdict::Lost(error::storage(py, &failure)), step)
             }
         }
@@ -418,7 +427,7 @@ impl<'a, 'py> At<'a, 'py> {
     }
 
     /// For the holder of a turn: runs what waits in the mailbox, then lets go.
-    pub(crate) fn pass_on(self) -> PyResult<()> {
+    pub fn pass_on(self) -> PyResult<()> {
         let next = self.entity.slot.borrow_mut(self.py).next_or_leave();
         next.map_or(Ok(()), |next| self.run_waiting(next))
     }
@@ -459,7 +468,7 @@ impl<'a, 'py> At<'a, 'py> {
     }
 
     /// Sends a command without an answer; from a handler, once the handler's own unit is durable.
-    pub(crate) fn tell(self, command: &Bound<'py, PyAny>) -> PyResult<()> {
+    pub fn tell(self, command: &Bound<'py, PyAny>) -> PyResult<()> {
         let Self { py, engine, entity, .. } = self;
         engine.get().check_open(py)?;
         entity.kind.check_command(command, &entity.key)?;
@@ -481,7 +490,7 @@ impl<'a, 'py> At<'a, 'py> {
 }
 
 /// Puts what a handler told on its way, now that the handler's unit is durable.
-pub(crate) fn release(engine: &Bound<'_, Engine>, run: &Run, tells: Vec<Tell>) -> PyResult<()> {
+pub fn release(engine: &Bound<'_, Engine>, run: &Run, tells: Vec<Tell>) -> PyResult<()> {
     if tells.is_empty() {
         return Ok(());
     }
@@ -499,7 +508,7 @@ fn schedule_pump(py: Python<'_>, run: &Run) -> PyResult<()> {
 }
 
 /// Delivers what was told, as much as fits into one round of the loop.
-pub(crate) fn pump(engine: &Bound<'_, Engine>, run: &Arc<Run>) -> PyResult<()> {
+pub fn pump(engine: &Bound<'_, Engine>, run: &Arc<Run>) -> PyResult<()> {
     let py = engine.py();
     let mut result = Ok(());
     run.pump_is_due.set(py, false);

@@ -19,7 +19,7 @@ use std::sync::Arc;
 
 impl<'py> At<'_, 'py> {
     /// Takes over a turn whose handler returned an awaitable; it starts now or when the disk has what it saw.
-    pub(crate) fn defer(
+    pub fn defer(
         self,
         deferred: Deferred<'py>,
         answer: Answer,
@@ -76,7 +76,7 @@ impl<'py> At<'_, 'py> {
     }
 
     /// Starts the handler of a held turn. Only on the loop's thread.
-    pub(crate) fn start(self, step: bool) -> PyResult<()> {
+    pub fn start(self, step: bool) -> PyResult<()> {
         let Self { py, entity, .. } = self;
         let (awaitable, context) = match &mut *entity.running.borrow_mut(py) {
             None => return Ok(()),
@@ -117,7 +117,7 @@ impl<'py> At<'_, 'py> {
     }
 
     /// The task of an entity's handler is done.
-    pub(crate) fn land(self, task: &Bound<'py, PyAny>) -> PyResult<()> {
+    pub fn land(self, task: &Bound<'py, PyAny>) -> PyResult<()> {
         let ours = self.entity.running.borrow(self.py).as_ref().is_some_and(|running| running.awaitable.is(task));
         // Marks an exception as seen in any case.
         let result = task.call_method0(intern!(self.py, "result"));
@@ -152,7 +152,7 @@ impl<'py> At<'_, 'py> {
     }
 
     /// The handler of a held turn never starts, because what it saw was lost.
-    pub(crate) fn never_start(self, failure: PyErr, step: bool) -> PyResult<()> {
+    pub fn never_start(self, failure: PyErr, step: bool) -> PyResult<()> {
         let Some(running) = self.engine.get().end(self.py, self.entity) else { return Ok(()) };
         drop(running.scope.get().close(self.py));
         let discarded = discard(running.awaitable.bind(self.py));
@@ -162,7 +162,7 @@ impl<'py> At<'_, 'py> {
 }
 
 /// Lets go of an awaitable that nobody will await, without a warning where it can be told.
-pub(crate) fn discard(awaitable: &Bound<'_, PyAny>) -> PyResult<()> {
+pub fn discard(awaitable: &Bound<'_, PyAny>) -> PyResult<()> {
     let py = awaitable.py();
     for name in [intern!(py, "close"), intern!(py, "cancel")] {
         if let Some(method) = awaitable.getattr_opt(name)? {

@@ -8,7 +8,7 @@ use pyo3::types::{PyDict, PyTuple};
 use pyo3::{IntoPyObjectExt, intern};
 
 /// The facts of an error, copied to attributes.
-pub(crate) type Facts<'py> = Bound<'py, PyDict>;
+pub type Facts<'py> = Bound<'py, PyDict>;
 
 fn module(py: Python<'_>) -> PyResult<&Bound<'_, PyAny>> {
     static MODULE: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
@@ -17,18 +17,18 @@ fn module(py: Python<'_>) -> PyResult<&Bound<'_, PyAny>> {
 }
 
 /// An exception of `ego._errors` with a message and facts.
-pub(crate) fn raise(py: Python<'_>, class: &str, message: &str, facts: &Facts<'_>) -> PyErr {
+pub fn raise(py: Python<'_>, class: &str, message: &str, facts: &Facts<'_>) -> PyErr {
     let made = module(py).and_then(|module| module.getattr(class)?.call((message,), Some(facts)));
     made.map_or_else(|failure| failure, PyErr::from_value)
 }
 
 /// The same about one entity.
-pub(crate) fn about(py: Python<'_>, class: &str, entity: &EntityKey, message: &str) -> PyErr {
+pub fn about(py: Python<'_>, class: &str, entity: &EntityKey, message: &str) -> PyErr {
     with(py, class, entity, message, &[])
 }
 
 /// The same with one more fact or more.
-pub(crate) fn with(
+pub fn with(
     py: Python<'_>,
     class: &str,
     entity: &EntityKey,
@@ -48,13 +48,13 @@ pub(crate) fn with(
 }
 
 /// Whether this is an error of ours, with facts of its own.
-pub(crate) fn is_one_of_ours(py: Python<'_>, failure: &PyErr) -> bool {
+pub fn is_one_of_ours(py: Python<'_>, failure: &PyErr) -> bool {
     let class = module(py).and_then(|module| module.getattr("EgoError"));
     class.is_ok_and(|class| failure.value(py).is_instance(&class).unwrap_or(false))
 }
 
 /// Says where an error of ours happened.
-pub(crate) fn at(py: Python<'_>, failure: PyErr, entity: &EntityKey, revision: u64) -> PyErr {
+pub fn at(py: Python<'_>, failure: PyErr, entity: &EntityKey, revision: u64) -> PyErr {
     let value = failure.value(py);
     let set = value
         .setattr(intern!(py, "kind"), &*entity.kind)
@@ -64,12 +64,12 @@ pub(crate) fn at(py: Python<'_>, failure: PyErr, entity: &EntityKey, revision: u
 }
 
 /// Not started, stopping, or called from elsewhere.
-pub(crate) fn not_started(py: Python<'_>, message: &str) -> PyErr {
+pub fn not_started(py: Python<'_>, message: &str) -> PyErr {
     raise(py, "EngineNotStartedError", message, &PyDict::new(py))
 }
 
 /// Too late: `outcome` is "not_run" or "unknown".
-pub(crate) fn too_late(py: Python<'_>, entity: &EntityKey, outcome: &str, message: &str) -> PyErr {
+pub fn too_late(py: Python<'_>, entity: &EntityKey, outcome: &str, message: &str) -> PyErr {
     match outcome.into_bound_py_any(py) {
         Ok(outcome) => with(py, "CommandTimeoutError", entity, message, &[("outcome", outcome)]),
         Err(failure) => failure,
@@ -77,7 +77,7 @@ pub(crate) fn too_late(py: Python<'_>, entity: &EntityKey, outcome: &str, messag
 }
 
 /// A storage failure as the class of the tree that fits.
-pub(crate) fn storage(py: Python<'_>, error: &StoreError) -> PyErr {
+pub fn storage(py: Python<'_>, error: &StoreError) -> PyErr {
     let facts = PyDict::new(py);
     match fill(error, &facts) {
         Ok(class) => raise(py, class, &error.to_string(), &facts),
@@ -145,7 +145,7 @@ fn fill(error: &StoreError, facts: &Facts<'_>) -> PyResult<&'static str> {
 }
 
 /// The entities of a deadlock, each waiting for the next.
-pub(crate) fn deadlock(py: Python<'_>, chain: &[&EntityKey]) -> PyErr {
+pub fn deadlock(py: Python<'_>, chain: &[&EntityKey]) -> PyErr {
     let names: Vec<String> = chain.iter().map(|key| format!("{}/{}", key.kind, key.id)).collect();
     let message = format!("would wait for itself: {}", names.join(" -> "));
     let (Some(first), Ok(names)) = (chain.first(), PyTuple::new(py, names)) else {

@@ -12,44 +12,37 @@ use ego_core::metadata;
 use pyo3::IntoPyObjectExt;
 use pyo3::exceptions::{PyTypeError, PyValueError};
 use pyo3::prelude::*;
-use pyo3::types::{PyBool, PyBytes, PyDict, PyString};
+use pyo3::types::{PyBool, PyBytes, PyDict, PyMapping, PyString};
 use std::sync::Arc;
 
 /// Which revisions a command runs on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Expected {
+pub enum Expected {
     Exactly(u64),
     MustExist,
 }
 
 /// The id of a command, and what tells it from another one under that id.
 #[derive(Debug)]
-pub(crate) struct Identified {
-    pub(crate) id: String,
-    pub(crate) fingerprint: [u8; 16],
+pub struct Identified {
+    pub id: Arc<str>,
+    pub fingerprint: [u8; 16],
 }
 
 #[derive(Debug, Default)]
-pub(crate) struct Terms {
-    pub(crate) expected: Option<Expected>,
-    pub(crate) command: Option<Identified>,
+pub struct Terms {
+    pub expected: Option<Expected>,
+    pub command: Option<Identified>,
     /// Encoded; empty for none.
-    pub(crate) metadata: Vec<u8>,
+    pub metadata: Vec<u8>,
 }
 
-/// The same as it was given.
+/// The same as it was given; nothing of it is Python's `None`.
 #[derive(Default)]
-pub(crate) struct Given<'a, 'py> {
-    pub(crate) expected_revision: Option<&'a Bound<'py, PyAny>>,
-    pub(crate) command_id: Option<&'a Bound<'py, PyAny>>,
-    pub(crate) metadata: Option<&'a Bound<'py, PyAny>>,
-}
-
-impl Given<'_, '_> {
-    pub(crate) fn is_some(&self) -> bool {
-        let given = [self.expected_revision, self.command_id, self.metadata];
-        given.into_iter().flatten().any(|given| !given.is_none())
-    }
+pub struct Given<'a, 'py> {
+    pub expected_revision: Option<&'a Bound<'py, PyAny>>,
+    pub command_id: Option<&'a Bound<'py, PyAny>>,
+    pub metadata: Option<&'a Bound<'py, PyAny>>,
 }
 
 impl Terms {
@@ -57,7 +50,7 @@ impl Terms {
     ///
     /// # Errors
     /// `TypeError`, `ValueError`, `CodecError` (a command under an id that cannot be encoded), `MessageTooLargeError`.
-    pub(crate) fn of(
+    pub fn of(
         given: &Given<'_, '_>,
         command: &Bound<'_, PyAny>,
         kind: &Kind,
@@ -66,12 +59,9 @@ impl Terms {
         let py = command.py();
         let inherited = context::terms_of_sender(py)?;
         let terms = Self {
-            expected: given.expected_revision.map(expected).transpose()?.flatten(),
-            command: match given.command_id {
-                Some(id) if !id.is_none() => Some(identified(id, command, kind, entity)?),
-                _ => None,
-            },
-            metadata: merged(inherited.as_deref(), given.metadata.filter(|given| !given.is_none()), entity)?,
+            expected: given.expected_revision.map(expected).transpose()?,
+            command: given.command_id.map(|id| identified(id, command, kind, entity)).transpose()?,
+            metadata: merged(inherited.as_deref(), given.metadata, entity)?,
         };
         let empty = terms.expected.is_none() && terms.command.is_none() && terms.metadata.is_empty();
         Ok((!empty).then(|| Arc::new(terms)))
@@ -79,7 +69,7 @@ impl Terms {
 
     /// # Errors
     /// `RevisionConflictError`.
-    pub(crate) fn check_revision(&self, py: Python<'_>, entity: &EntityKey, actual: u64) -> PyResult<()> {
+    pub fn check_revision(&self, py: Python<'_>, entity: &EntityKey, actual: u64) -> PyResult<()> {
         let (expected, words) = match self.expected {
             None => return Ok(()),
             Some(Expected::Exactly(expected)) if expected == actual => return Ok(()),
@@ -93,8 +83,17 @@ impl Terms {
         Err(error::with(py, "RevisionConflictError", entity, &message, &facts))
     }
 
+    /// The metadata of the commands that the handler of this one sends: the same, and this one as their cause.
+    fn handed_down(&self) -> Vec<u8> {
+        let Some(command) = &self.command else { return self.metadata.clone() };
+        let before = metadata::pairs(&self.metadata);
+        metadata::encode(
+            [("correlation_id", &*command.id)].into_iter().chain(before).chain([("causation_id", &*command.id)]),
+        )
+    }
+
     /// The metadata as a new dictionary.
-    pub(crate) fn metadata_of<'py>(this: Option<&Self>, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
+    pub fn metadata_of<'py>(this: Option<&Self>, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
         let found = PyDict::new(py);
         for (name, value) in this.map(|terms| metadata::pairs(&terms.metadata)).unwrap_or_default() {
             found.set_item(name, value)?;
@@ -107,19 +106,12 @@ fn member<'py>(py: Python<'py>, name: &str) -> PyResult<Bound<'py, PyAny>> {
     py.import("ego._expected")?.getattr(name)
 }
 
-fn expected(given: &Bound<'_, PyAny>) -> PyResult<Option<Expected>> {
+fn expected(given: &Bound<'_, PyAny>) -> PyResult<Expected> {
     let py = given.py();
-    if given.is_none() {
-        return Ok(None);
-    }
-    if given.is(member(py, "MUST_EXIST")?) {
-        return Ok(Some(Expected::MustExist));
-    }
-    if given.is(member(py, "MUST_NOT_EXIST")?) {
-        return Ok(Some(Expected::Exactly(0)));
-    }
     match given.extract::<u64>() {
-        Ok(revision) if !given.is_instance_of::<PyBool>() => Ok(Some(Expected::Exactly(revision))),
+        Ok(revision) if !given.is_instance_of::<PyBool>() => Ok(Expected::Exactly(revision)),
+        _ if given.is(member(py, "MUST_EXIST")?) => Ok(Expected::MustExist),
+        _ if given.is(member(py, "MUST_NOT_EXIST")?) => Ok(Expected::Exactly(0)),
         _ => Err(PyValueError::new_err(format!(
             "expected_revision is a revision (0 or more), ego.MUST_EXIST or ego.MUST_NOT_EXIST, not {}",
             given.repr()?
@@ -148,57 +140,55 @@ fn identified(
         ego_answer::error::from_cause(py, error::about(py, "CodecError", entity, message), failure)
     })?;
     let class = command.get_type().qualname()?;
-    Ok(Identified { id: text.to_owned(), fingerprint: commands::fingerprint(class.to_str()?, encoded.as_bytes()) })
+    Ok(Identified { id: Arc::from(text), fingerprint: commands::fingerprint(class.to_str()?, encoded.as_bytes()) })
 }
 
 /// What is inherited, then what the sending command is the cause of, then what was given: the last one counts.
 fn merged(inherited: Option<&Terms>, given: Option<&Bound<'_, PyAny>>, entity: &EntityKey) -> PyResult<Vec<u8>> {
-    let mut pairs: Vec<(String, String)> = Vec::new();
-    if let Some(terms) = inherited {
-        let before = metadata::pairs(&terms.metadata);
-        if let Some(command) = &terms.command {
-            if !before.iter().any(|(name, _)| *name == "correlation_id") {
-                pairs.push(("correlation_id".to_owned(), command.id.clone()));
-            }
-            pairs.extend(before.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())));
-            pairs.push(("causation_id".to_owned(), command.id.clone()));
-        } else {
-            pairs.extend(before.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())));
-        }
-    }
-    let encoded = match given {
-        None => metadata::encode(pairs.iter().map(|(name, value)| (&**name, &**value))),
-        Some(given) => encode(&pairs, given)?,
-    };
+    let before = inherited.map(Terms::handed_down).unwrap_or_default();
+    let Some(given) = given else { return Ok(before) };
+    let py = given.py();
+    let encoded = encode(&before, given)?;
     if encoded.len() <= MAX_METADATA_BYTES {
         return Ok(encoded);
     }
-    let Some(py) = given.map(Bound::py) else { return Ok(encoded) };
     let (size, cap) = (encoded.len(), MAX_METADATA_BYTES);
     let message = format!("the metadata takes {size} bytes, more than the {cap} that a command may carry");
     let facts = [("size", size.into_bound_py_any(py)?), ("cap", cap.into_bound_py_any(py)?)];
     Err(error::with(py, "MessageTooLargeError", entity, &message, &facts))
 }
 
-fn encode(before: &[(String, String)], given: &Bound<'_, PyAny>) -> PyResult<Vec<u8>> {
-    let refuse = || {
-        let shown = given.repr().map(|text| text.to_string()).unwrap_or_default();
-        PyTypeError::new_err(format!("metadata is a mapping of str to str, not {shown}"))
-    };
+fn encode(before: &[u8], given: &Bound<'_, PyAny>) -> PyResult<Vec<u8>> {
+    let copied;
     let given = match given.cast_exact::<PyDict>() {
-        Ok(given) => given.clone(),
+        Ok(given) => given,
         Err(_) => {
-            let copied = PyDict::new(given.py());
-            copied.update(given.cast().map_err(|_| refuse())?).map_err(|_| refuse())?;
-            copied
+            copied = PyDict::new(given.py());
+            let pairs = given.cast::<PyMapping>().map_err(|_| no_metadata(given))?;
+            copied.update(pairs).map_err(|_| no_metadata(given))?;
+            &copied
         }
     };
-    let given: Vec<_> = given.iter().collect();
-    let mut pairs: Vec<(&str, &str)> = before.iter().map(|(name, value)| (&**name, &**value)).collect();
-    for (name, value) in &given {
-        let text = |part| Bound::cast::<PyString>(part).ok().and_then(|part| part.to_str().ok());
-        let (Some(name), Some(value)) = (text(name), text(value)) else { return Err(refuse()) };
-        pairs.push((name, value));
+    if !before.is_empty() {
+        let merged = PyDict::new(given.py());
+        for (name, value) in metadata::pairs(before) {
+            merged.set_item(name, value)?;
+        }
+        merged.update(given.as_mapping())?;
+        return encode(&[], merged.as_any());
     }
-    Ok(metadata::encode(pairs))
+    let mut encoded = metadata::begin(given.len());
+    for (name, value) in given {
+        let (name, value) = (name.cast::<PyString>(), value.cast::<PyString>());
+        match (name.map(|name| name.to_str()), value.map(|value| value.to_str())) {
+            (Ok(Ok(name)), Ok(Ok(value))) => metadata::push(&mut encoded, name, value),
+            _ => return Err(no_metadata(given)),
+        }
+    }
+    Ok(encoded)
+}
+
+fn no_metadata(given: &Bound<'_, PyAny>) -> PyErr {
+    let shown = given.repr().map(|text| text.to_string()).unwrap_or_default();
+    PyTypeError::new_err(format!("metadata is a mapping of str to str, not {shown}"))
 }

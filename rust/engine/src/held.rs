@@ -26,7 +26,7 @@ use std::sync::Arc;
 
 /// What a turn lacks.
 #[derive(Debug)]
-pub(crate) enum Lack {
+pub enum Lack {
     /// Its entity, which was read so far.
     Entity(Replay),
     /// An older state of its entity, which was read so far.
@@ -59,14 +59,14 @@ enum What {
 
 /// The turns that are held for one store.
 #[derive(Debug, Default)]
-pub(crate) struct Held {
+pub struct Held {
     loading: HashMap<u64, Loading>,
     /// Those who wait for room, in the order in which they came.
     stalled: VecDeque<Arc<Entity>>,
 }
 
 impl Held {
-    pub(crate) fn traverse(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
+    pub fn traverse(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
         self.loading.values().try_for_each(|loading| match &loading.what {
             What::Replay { replay, .. } => replay.live.traverse(visit),
             What::Commands(_) => Ok(()),
@@ -75,7 +75,7 @@ impl Held {
 }
 
 /// Goes on with what is held, as far as fits into a round of the loop.
-pub(crate) fn go_on(engine: &Bound<'_, Engine>, run: &Arc<Run>) -> PyResult<()> {
+pub fn go_on(engine: &Bound<'_, Engine>, run: &Arc<Run>) -> PyResult<()> {
     let py = engine.py();
     let mut result = Ok(());
     for lane in run.lanes() {
@@ -107,7 +107,7 @@ pub(crate) fn go_on(engine: &Bound<'_, Engine>, run: &Arc<Run>) -> PyResult<()> 
 
 impl At<'_, '_> {
     /// For the holder of a turn: leaves it to the engine until there is what the command lacks.
-    pub(crate) fn hold(self, lack: Lack, message: Message) -> PyResult<()> {
+    pub fn hold(self, lack: Lack, message: Message) -> PyResult<()> {
         let Self { py, engine, entity, .. } = self;
         let inner = engine.get();
         entity.slot.borrow_mut(py).put_back(message);

@@ -17,20 +17,20 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 /// A store of a run, and who waits for it.
-pub(crate) struct Lane {
-    pub(crate) journal: Arc<dyn Journal>,
-    pub(crate) loader: Arc<Loader>,
-    pub(crate) held: GilCell<Held>,
+pub struct Lane {
+    pub journal: Arc<dyn Journal>,
+    pub loader: Arc<Loader>,
+    pub held: GilCell<Held>,
     /// In the order of tickets.
-    pub(crate) waiting: GilCell<VecDeque<Waiting>>,
+    pub waiting: GilCell<VecDeque<Waiting>>,
     /// Appends that the committer was not told of.
-    pub(crate) unkicked: GilValue<u64>,
+    pub unkicked: GilValue<u64>,
     /// Commands that the last drain showed.
-    pub(crate) last_batch: GilValue<u64>,
+    pub last_batch: GilValue<u64>,
 }
 
 impl Lane {
-    pub(crate) fn new(journal: Arc<dyn Journal>, loader: Arc<Loader>) -> Self {
+    pub fn new(journal: Arc<dyn Journal>, loader: Arc<Loader>) -> Self {
         Self {
             journal,
             loader,
@@ -43,25 +43,25 @@ impl Lane {
 }
 
 /// An engine between start and stop.
-pub(crate) struct Run {
+pub struct Run {
     /// Where events go, and states too unless they have a store of their own.
-    pub(crate) events: Lane,
-    pub(crate) states: Option<Lane>,
-    pub(crate) home: Home,
-    pub(crate) callbacks: Callbacks,
-    pub(crate) bell: Arc<Bell>,
+    pub events: Lane,
+    pub states: Option<Lane>,
+    pub home: Home,
+    pub callbacks: Callbacks,
+    pub bell: Arc<Bell>,
     /// Whether settled commands are being shown right now.
-    pub(crate) draining: GilValue<bool>,
-    pub(crate) flush_is_due: GilValue<bool>,
-    pub(crate) pump_is_due: GilValue<bool>,
+    pub draining: GilValue<bool>,
+    pub flush_is_due: GilValue<bool>,
+    pub pump_is_due: GilValue<bool>,
     /// The deadline that the timer is set to; 0 for none.
-    pub(crate) nearest: GilValue<u64>,
+    pub nearest: GilValue<u64>,
     /// Calls from other loops and threads that are under way.
-    pub(crate) visitors: GilValue<u64>,
+    pub visitors: GilValue<u64>,
 }
 
 impl Run {
-    pub(crate) fn new(events: Lane, states: Option<Lane>, home: Home, callbacks: Callbacks, bell: Arc<Bell>) -> Self {
+    pub fn new(events: Lane, states: Option<Lane>, home: Home, callbacks: Callbacks, bell: Arc<Bell>) -> Self {
         Self {
             events,
             states,
@@ -76,13 +76,13 @@ impl Run {
         }
     }
 
-    pub(crate) fn lanes(&self) -> impl Iterator<Item = &Lane> {
+    pub fn lanes(&self) -> impl Iterator<Item = &Lane> {
         std::iter::once(&self.events).chain(&self.states)
     }
 
     /// The store of a kind.
     #[inline]
-    pub(crate) fn lane(&self, kind: &Kind) -> &Lane {
+    pub fn lane(&self, kind: &Kind) -> &Lane {
         match &self.states {
             Some(states) if kind.is_durable_state => states,
             _ => &self.events,
@@ -90,11 +90,11 @@ impl Run {
     }
 
     /// The commands that wait for a disk.
-    pub(crate) fn count_waiting(&self, py: Python<'_>) -> usize {
+    pub fn count_waiting(&self, py: Python<'_>) -> usize {
         self.lanes().map(|lane| lane.waiting.borrow(py).len()).sum()
     }
 
-    pub(crate) fn traverse(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
+    pub fn traverse(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
         visit.call(&self.home.event_loop)?;
         for callback in [&self.callbacks.drain, &self.callbacks.flush, &self.callbacks.expire, &self.callbacks.pump] {
             visit.call(callback)?;
@@ -110,15 +110,15 @@ impl Run {
 }
 
 #[derive(Debug)]
-pub(crate) struct Callbacks {
-    pub(crate) drain: Py<Callback>,
-    pub(crate) flush: Py<Callback>,
-    pub(crate) expire: Py<Callback>,
-    pub(crate) pump: Py<Callback>,
+pub struct Callbacks {
+    pub drain: Py<Callback>,
+    pub flush: Py<Callback>,
+    pub expire: Py<Callback>,
+    pub pump: Py<Callback>,
 }
 
 impl Callbacks {
-    pub(crate) fn new(engine: &Bound<'_, Engine>) -> PyResult<Self> {
+    pub fn new(engine: &Bound<'_, Engine>) -> PyResult<Self> {
         Ok(Self {
             drain: Callback::new(engine, Call::Drain)?,
             flush: Callback::new(engine, Call::Flush)?,
@@ -130,7 +130,7 @@ impl Callbacks {
 
 /// What a loop calls an engine for.
 #[derive(Debug)]
-pub(crate) enum Call {
+pub enum Call {
     Drain,
     Flush,
     Expire,
@@ -144,13 +144,13 @@ pub(crate) enum Call {
 
 /// A function that an event loop is given.
 #[pyclass(frozen, module = "ego._native")]
-pub(crate) struct Callback {
+pub struct Callback {
     engine: Py<Engine>,
     call: Call,
 }
 
 impl Callback {
-    pub(crate) fn new(engine: &Bound<'_, Engine>, call: Call) -> PyResult<Py<Self>> {
+    pub fn new(engine: &Bound<'_, Engine>, call: Call) -> PyResult<Py<Self>> {
         Py::new(engine.py(), Self { engine: engine.clone().unbind(), call })
     }
 }
@@ -176,8 +176,8 @@ impl Callback {
                 pending::kick(py, &run);
                 Ok(())
             }
-            Call::Expire => pending::expire(engine, &run, run.nearest.get(py)),
-            Call::Rearm => pending::expire(engine, &run, 0),
+            Call::Expire => pending::expire(engine, &run, run.nearest.get(py), true),
+            Call::Rearm => pending::expire(engine, &run, 0, true),
             Call::Pump => dispatch::pump(engine, &run),
             Call::PassOn(entity) => at(entity).pass_on(),
             Call::Start(entity) => at(entity).start(false),

@@ -17,16 +17,16 @@ use std::sync::Arc;
 
 /// A command whose entity's last unit is not durable yet.
 #[derive(Debug)]
-pub(crate) struct Waiting {
-    pub(crate) ticket: Ticket,
-    pub(crate) entity: Arc<Entity>,
-    pub(crate) generation: u32,
-    pub(crate) answer: Answer,
-    pub(crate) then: Then,
+pub struct Waiting {
+    pub ticket: Ticket,
+    pub entity: Arc<Entity>,
+    pub generation: u32,
+    pub answer: Answer,
+    pub then: Then,
 }
 
 impl Waiting {
-    pub(crate) fn traverse(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
+    pub fn traverse(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
         visit.call(self.answer.held())?;
         match &self.then {
             Then::Show { tells, .. } => tells.iter().try_for_each(|tell| tell.traverse(visit)),
@@ -37,7 +37,7 @@ impl Waiting {
 
 /// What happens once it is durable.
 #[derive(Debug)]
-pub(crate) enum Then {
+pub enum Then {
     /// The answer is shown and what the handler told is sent.
     Show { tells: Vec<Tell>, rejected: bool },
     /// The `async def` handler starts.
@@ -51,7 +51,7 @@ const KICK_EVERY: u64 = 256;
 ///
 /// # Errors
 /// What a waiting task may not swallow: `KeyboardInterrupt`, `SystemExit`. The rest is shown by the next call.
-pub(crate) fn drain(engine: &Bound<'_, Engine>, run: &Arc<Run>, step: bool) -> PyResult<()> {
+pub fn drain(engine: &Bound<'_, Engine>, run: &Arc<Run>, step: bool) -> PyResult<()> {
     let py = engine.py();
     let was_draining = run.draining.get(py);
     run.draining.set(py, true);
@@ -84,7 +84,7 @@ fn settle(engine: &Bound<'_, Engine>, run: &Arc<Run>, lane: &Lane, waiting: Wait
     let at = At { py, engine, run, entity: &entity, caller: None };
     match (fate(&*lane.journal, ticket), then) {
         (Fate::Lost(failure), then) => {
-            entity.forget(py, generation);
+            entity.lose(py, ticket, generation);
             let failure = error::storage(py, &failure);
             match then {
                 Then::Show { .. } => finish(engine, &entity, &answer, Verdict::Lost(failure), step),
@@ -100,7 +100,7 @@ fn settle(engine: &Bound<'_, Engine>, run: &Arc<Run>, lane: &Lane, waiting: Wait
 }
 
 /// How a command ended.
-pub(crate) enum Verdict {
+pub enum Verdict {
     Ok,
     /// Its handler raised.
     Rejected,
@@ -109,7 +109,7 @@ pub(crate) enum Verdict {
 }
 
 /// Shows an answer that was laid down, or a failure instead, and counts it.
-pub(crate) fn finish(
+pub fn finish(
     engine: &Bound<'_, Engine>,
     entity: &Entity,
     answer: &Answer,
@@ -135,7 +135,7 @@ pub(crate) fn finish(
 }
 
 /// Lets the answer wait for its ticket.
-pub(crate) fn wait(engine: &Bound<'_, Engine>, run: &Run, waiting: Waiting) -> PyResult<()> {
+pub fn wait(engine: &Bound<'_, Engine>, run: &Run, waiting: Waiting) -> PyResult<()> {
     let py = engine.py();
     let deadline = waiting.answer.deadline(py);
     let lane = run.lane(&waiting.entity.kind);
@@ -164,7 +164,7 @@ fn appended(py: Python<'_>, run: &Run, lane: &Lane, first: bool) -> PyResult<()>
 }
 
 /// Tells the committer what was appended, if anything was.
-pub(crate) fn kick(py: Python<'_>, run: &Run) {
+pub fn kick(py: Python<'_>, run: &Run) {
     run.lanes().for_each(|lane| kick_lane(py, lane));
 }
 
@@ -176,7 +176,7 @@ fn kick_lane(py: Python<'_>, lane: &Lane) {
 }
 
 /// Makes sure that the timer rings at `deadline` or before.
-pub(crate) fn arm(engine: &Bound<'_, Engine>, run: &Run, deadline: u64) -> PyResult<()> {
+pub fn arm(engine: &Bound<'_, Engine>, run: &Run, deadline: u64) -> PyResult<()> {
     let py = engine.py();
     if deadline == 0 {
         return Ok(());
@@ -204,8 +204,8 @@ pub(crate) fn arm(engine: &Bound<'_, Engine>, run: &Run, deadline: u64) -> PyRes
 }
 
 /// Answers everybody whose time is over and sets the timer for the next. `due` is what the timer was set to, if it is
-/// the timer that calls: a loop's timers ring a little early.
-pub(crate) fn expire(engine: &Bound<'_, Engine>, run: &Arc<Run>, due: u64) -> PyResult<()> {
+/// the timer that calls: a loop's timers ring a little early. With `step`, waiting tasks run right here.
+pub fn expire(engine: &Bound<'_, Engine>, run: &Arc<Run>, due: u64, step: bool) -> PyResult<()> {
     let py = engine.py();
     let inner = engine.get();
     let now = inner.house.clock.monotonic_nanos().max(due);
@@ -237,14 +237,14 @@ pub(crate) fn expire(engine: &Bound<'_, Engine>, run: &Arc<Run>, due: u64) -> Py
     arm(engine, run, next)?;
     let mut result = Ok(());
     for (entity, answer) in late {
-        let shown = give_up(py, &entity, &answer, true);
+        let shown = give_up(py, &entity, &answer, step);
         result = result.and(shown);
     }
     result
 }
 
 /// Answers with `CommandTimeoutError`; a command that is still queued never runs.
-pub(crate) fn give_up(py: Python<'_>, entity: &Entity, answer: &Answer, step: bool) -> PyResult<()> {
+pub fn give_up(py: Python<'_>, entity: &Entity, answer: &Answer, step: bool) -> PyResult<()> {
     if answer.is_done(py) {
         return Ok(());
     }

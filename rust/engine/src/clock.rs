@@ -6,11 +6,11 @@ use std::sync::Arc;
 
 /// What the test kit's clock is made of.
 #[pyclass(frozen, name = "Clock", module = "ego._native")]
-pub(crate) struct HandClock(pub(crate) Clock);
+pub struct HandClock(pub Clock);
 
 impl HandClock {
     /// The machine's files, with the time of a clock or of the machine.
-    pub(crate) fn door(clock: Option<&Self>) -> Arc<dyn Door> {
+    pub fn door(clock: Option<&Self>) -> Arc<dyn Door> {
         clock.map_or_else(Clock::default, |clock| clock.0.clone()).door()
     }
 }

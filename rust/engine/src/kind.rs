@@ -15,37 +15,37 @@ use std::sync::Arc;
 
 /// The stored identity of one event or state type.
 #[derive(Debug)]
-pub(crate) struct StoredType {
+pub struct StoredType {
     class: Py<PyAny>,
-    pub(crate) name: String,
-    pub(crate) version: u32,
+    pub name: String,
+    pub version: u32,
 }
 
 #[derive(Debug)]
-pub(crate) struct Decoder {
+pub struct Decoder {
     name: String,
     version: u32,
-    pub(crate) decode: Function,
+    pub decode: Function,
 }
 
 #[derive(Debug)]
-pub(crate) struct Kind {
+pub struct Kind {
     /// Its place among the kinds of its engine.
-    pub(crate) number: usize,
-    pub(crate) name: Arc<str>,
-    pub(crate) is_durable_state: bool,
-    pub(crate) behavior: Py<PyAny>,
-    pub(crate) create: Function,
-    pub(crate) handle_command: Function,
-    pub(crate) handle_event: Function,
-    pub(crate) initial_state: Function,
-    pub(crate) encode: Function,
+    pub number: usize,
+    pub name: Arc<str>,
+    pub is_durable_state: bool,
+    pub behavior: Py<PyAny>,
+    pub create: Function,
+    pub handle_command: Function,
+    pub handle_event: Function,
+    pub initial_state: Function,
+    pub encode: Function,
     /// Encodes a command the same way whenever it is equal.
-    pub(crate) fingerprint: Function,
+    pub fingerprint: Function,
     /// Which commands are remembered.
-    pub(crate) retention: Retention,
+    pub retention: Retention,
     /// Nanoseconds without a command after which an entity leaves memory.
-    pub(crate) passivate_after: Option<u64>,
+    pub passivate_after: Option<u64>,
     state_types: Vec<Py<PyAny>>,
     command_types: Option<Vec<Py<PyAny>>>,
     /// Sorted by the address of the class.
@@ -85,7 +85,7 @@ fn names(py: Python<'_>, types: &[Py<PyAny>]) -> String {
 impl Kind {
     /// The stored identity of an event or a durable state, or none where its exact type is not declared.
     #[inline]
-    pub(crate) fn stored_type(&self, event: &Bound<'_, PyAny>) -> Option<&StoredType> {
+    pub fn stored_type(&self, event: &Bound<'_, PyAny>) -> Option<&StoredType> {
         let class: *mut pyo3::ffi::PyObject = event.get_type_ptr().cast();
         match &*self.stored_types {
             [only] => (only.class.as_ptr() == class).then_some(only),
@@ -97,7 +97,7 @@ impl Kind {
     }
 
     /// The decoder of a stored event type.
-    pub(crate) fn decoder(&self, name: &str, version: u32) -> Option<&Decoder> {
+    pub fn decoder(&self, name: &str, version: u32) -> Option<&Decoder> {
         let index = self.decoders.binary_search_by(|held| (&*held.name, held.version).cmp(&(name, version))).ok()?;
         self.decoders.get(index)
     }
@@ -105,7 +105,7 @@ impl Kind {
     /// # Errors
     /// `UnhandledCommandError`: the command is of no declared type.
     #[inline]
-    pub(crate) fn check_command(&self, command: &Bound<'_, PyAny>, entity: &EntityKey) -> PyResult<()> {
+    pub fn check_command(&self, command: &Bound<'_, PyAny>, entity: &EntityKey) -> PyResult<()> {
         match &self.command_types {
             Some(types) if !is_exactly(command, types) => attached(|_| self.no_command(command, types, entity)),
             _ => Ok(()),
@@ -125,7 +125,7 @@ impl Kind {
     /// # Errors
     /// `HandlerResultError`: what `function` returned is no state of this kind.
     #[inline]
-    pub(crate) fn check_state(&self, state: &Bound<'_, PyAny>, entity: &EntityKey, function: &str) -> PyResult<()> {
+    pub fn check_state(&self, state: &Bound<'_, PyAny>, entity: &EntityKey, function: &str) -> PyResult<()> {
         if is_exactly(state, &self.state_types) { Ok(()) } else { attached(|_| self.no_state(state, entity, function)) }
     }
 
@@ -141,7 +141,7 @@ impl Kind {
     }
 
     /// What to raise where `handle_command` returned something that is no event.
-    pub(crate) fn no_event(&self, found: &Bound<'_, PyAny>, entity: &EntityKey) -> PyErr {
+    pub fn no_event(&self, found: &Bound<'_, PyAny>, entity: &EntityKey) -> PyErr {
         let py = found.py();
         let declared: Vec<_> = self.stored_types.iter().map(|held| held.class.clone_ref(py)).collect();
         let message = format!(
@@ -153,7 +153,7 @@ impl Kind {
     }
 
     /// A copy with a number and with references of its own: what one owner alone holds can be collected with it.
-    pub(crate) fn numbered(&self, py: Python<'_>, number: usize) -> Self {
+    pub fn numbered(&self, py: Python<'_>, number: usize) -> Self {
         let all = |held: &[Py<PyAny>]| held.iter().map(|one| one.clone_ref(py)).collect::<Vec<_>>();
         let stored_type = |held: &StoredType| StoredType {
             class: held.class.clone_ref(py),
@@ -185,7 +185,7 @@ impl Kind {
         }
     }
 
-    pub(crate) fn traverse(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
+    pub fn traverse(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
         visit.call(&self.behavior)?;
         for held in [
             &self.create,
@@ -212,14 +212,14 @@ impl Kind {
 
 /// What the Python layer found out about a kind.
 #[pyclass(frozen, module = "ego._native")]
-pub(crate) struct KindSpec(pub(crate) Kind);
+pub struct KindSpec(pub Kind);
 
 fn types(given: &Bound<'_, PyTuple>) -> PyResult<Vec<Py<PyAny>>> {
     given.iter().map(|class| Ok(class.cast_into::<PyType>()?.into_any().unbind())).collect()
 }
 
 /// Nanoseconds of a number of seconds that was checked.
-pub(crate) fn nanos(seconds: f64) -> u64 {
+pub fn nanos(seconds: f64) -> u64 {
     let duration = std::time::Duration::try_from_secs_f64(seconds).unwrap_or(std::time::Duration::MAX);
     u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
 }

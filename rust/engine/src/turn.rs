@@ -19,7 +19,7 @@ use pyo3::types::{PyBytes, PyList, PyTuple};
 use std::sync::Arc;
 
 /// What the journal says about a ticket.
-pub(crate) enum Fate {
+pub enum Fate {
     /// Nothing yet.
     Open,
     /// It is durable.
@@ -29,7 +29,7 @@ pub(crate) enum Fate {
 }
 
 #[inline]
-pub(crate) fn fate(journal: &dyn Journal, ticket: Ticket) -> Fate {
+pub fn fate(journal: &dyn Journal, ticket: Ticket) -> Fate {
     if ticket == 0 {
         return Fate::Stored;
     }
@@ -44,16 +44,16 @@ pub(crate) fn fate(journal: &dyn Journal, ticket: Ticket) -> Fate {
 
 /// What is shown of an entity: `(state, revision)`.
 #[inline]
-pub(crate) fn shown<'py>(py: Python<'py>, live: &Live) -> PyResult<Bound<'py, PyTuple>> {
+pub fn shown<'py>(py: Python<'py>, live: &Live) -> PyResult<Bound<'py, PyTuple>> {
     PyTuple::new(py, [live.state.bind(py).clone(), live.revision.into_bound_py_any(py)?])
 }
 
 /// What came of a command without waiting.
-pub(crate) enum Decided<'py> {
+pub enum Decided<'py> {
     /// The entity has moved on, or stayed where it was.
     Done,
-    /// It was answered before, and is again.
-    Repeated(Bound<'py, PyTuple>),
+    /// It was answered before, and is again, once the unit that recorded the answer is durable.
+    Repeated(PyResult<Bound<'py, PyTuple>>, Ticket),
     /// The awaitable of an `async def` handler.
     Deferred(Bound<'py, PyAny>),
     /// Nothing was run: something has to be waited for.
@@ -62,7 +62,7 @@ pub(crate) enum Decided<'py> {
 
 /// Runs `handle_command` and what follows from it.
 #[inline(always)]
-pub(crate) fn decide<'py>(
+pub fn decide<'py>(
     py: Python<'py>,
     journal: &dyn Journal,
     entity: &Entity,
@@ -78,7 +78,7 @@ pub(crate) fn decide<'py>(
 }
 
 /// The same for a command that carries something: it may have been answered before, or expect another revision.
-pub(crate) fn decide_on_terms<'py>(
+pub fn decide_on_terms<'py>(
     py: Python<'py>,
     journal: &dyn Journal,
     entity: &Arc<Entity>,
@@ -89,7 +89,7 @@ pub(crate) fn decide_on_terms<'py>(
     if let Some(identified) = &terms.command {
         match repeated::known(py, journal, entity, live, identified)? {
             Known::Nothing => {}
-            Known::Answer(answer) => return Ok(Decided::Repeated(answer)),
+            Known::Answer(answer, ticket) => return Ok(Decided::Repeated(answer, ticket)),
             Known::Lacking(lack) => return Ok(Decided::Lacking(lack)),
         }
     }
@@ -132,14 +132,14 @@ fn is_awaitable(object: &Bound<'_, PyAny>) -> bool {
 
 /// What is stored beside what a command changes.
 #[derive(Clone, Copy, Default)]
-pub(crate) struct Carried<'a> {
+pub struct Carried<'a> {
     metadata: &'a [u8],
     command: Option<Command<'a>>,
 }
 
 /// What a handler's result or exception comes to, for a command that carries something. A rejection is remembered
 /// where the command has an id, and raised again.
-pub(crate) fn conclude_on_terms(
+pub fn conclude_on_terms(
     py: Python<'_>,
     journal: &dyn Journal,
     entity: &Entity,
@@ -150,6 +150,7 @@ pub(crate) fn conclude_on_terms(
     let command = terms.command.as_ref();
     let record = command.map(|it| Command { id: &it.id, fingerprint: it.fingerprint, rejection: None });
     let carried = Carried { metadata: &terms.metadata, command: record };
+    let before = live.revision;
     let concluded = result.and_then(|result| conclude(py, journal, entity, live, &result, carried));
     let Some(command) = command else { return concluded };
     let rejection = match &concluded {
@@ -164,13 +165,13 @@ pub(crate) fn conclude_on_terms(
         let carried = Carried { command: record.map(|record| Command { rejection, ..record }), ..carried };
         append(journal, entity, live, Content::Events(&[]), carried)?;
     }
-    repeated::remember(py, entity, live, command, rejection);
+    repeated::remember(py, entity, live, command, rejection, live.revision == before);
     concluded
 }
 
 /// Folds, encodes and appends what a handler returned, and moves the entity on.
 #[inline(always)]
-pub(crate) fn conclude(
+pub fn conclude(
     py: Python<'_>,
     journal: &dyn Journal,
     entity: &Entity,
@@ -179,7 +180,7 @@ pub(crate) fn conclude(
     carried: Carried<'_>,
 ) -> PyResult<()> {
     if entity.kind.is_durable_state {
-        return attached(|py| state::conclude(py, journal, entity, live, result, carried));
+        return state::conclude(py, journal, entity, live, result, carried);
     }
     if result.is_none() {
         return append(journal, entity, live, Content::Events(&[]), carried);
@@ -237,7 +238,7 @@ fn fold<'py>(
 }
 
 #[inline(always)]
-pub(crate) fn encode<'py>(
+pub fn encode<'py>(
     py: Python<'py>,
     entity: &Entity,
     value: &Bound<'py, PyAny>,
@@ -254,7 +255,7 @@ pub(crate) fn encode<'py>(
 
 /// Hands over what a command changes; a command without an id that changes nothing stores nothing.
 #[inline(always)]
-pub(crate) fn append(
+pub fn append(
     journal: &dyn Journal,
     entity: &Entity,
     live: &mut Live,

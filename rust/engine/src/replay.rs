@@ -19,15 +19,15 @@ use std::sync::Arc;
 
 /// An entity on its way into memory, or to an older revision.
 #[derive(Debug)]
-pub(crate) struct Replay {
+pub struct Replay {
     /// As far as it has come.
-    pub(crate) live: Live,
-    pub(crate) until: u64,
+    pub live: Live,
+    pub until: u64,
 }
 
 impl Replay {
     /// An entity before its first event, to be read to the end.
-    pub(crate) fn begin(py: Python<'_>, entity: &Arc<Entity>) -> PyResult<Self> {
+    pub fn begin(py: Python<'_>, entity: &Arc<Entity>) -> PyResult<Self> {
         Frame::new(entity, 0, None).run(|| {
             let id = PyString::new(py, &entity.key.id);
             let behavior = entity.kind.create.call(py, [&id, &entity.declared(py)])?;
@@ -36,7 +36,7 @@ impl Replay {
     }
 
     /// A live entity before its first event, to be read up to a revision.
-    pub(crate) fn older(py: Python<'_>, entity: &Arc<Entity>, live: &Live, revision: u64) -> PyResult<Self> {
+    pub fn older(py: Python<'_>, entity: &Arc<Entity>, live: &Live, revision: u64) -> PyResult<Self> {
         Frame::new(entity, revision, None).run(|| Self::of(py, entity, live.behavior.bind(py), revision))
     }
 
@@ -48,7 +48,7 @@ impl Replay {
     }
 
     /// What is still to be read.
-    pub(crate) fn wanted(&self, entity: &Entity) -> Wanted {
+    pub fn wanted(&self, entity: &Entity) -> Wanted {
         if entity.kind.is_durable_state {
             Wanted::State { at: self.until }
         } else {
@@ -57,12 +57,12 @@ impl Replay {
     }
 
     /// Whether nothing more is wanted.
-    pub(crate) fn is_done(&self) -> bool {
+    pub fn is_done(&self) -> bool {
         self.live.revision >= self.until
     }
 
     /// Reads and folds what can be had without waiting, for a slice of time at most; whether that was all.
-    pub(crate) fn read_now(&mut self, py: Python<'_>, journal: &dyn Journal, entity: &Arc<Entity>) -> PyResult<bool> {
+    pub fn read_now(&mut self, py: Python<'_>, journal: &dyn Journal, entity: &Arc<Entity>) -> PyResult<bool> {
         if self.is_done() {
             return Ok(true);
         }
@@ -79,13 +79,7 @@ impl Replay {
     }
 
     /// Moves on by what a chunk holds behind the revision reached, for a slice of time; whether that was all.
-    pub(crate) fn fold(
-        &mut self,
-        py: Python<'_>,
-        entity: &Arc<Entity>,
-        chunk: &Chunk,
-        slice: &mut Slice,
-    ) -> PyResult<bool> {
+    pub fn fold(&mut self, py: Python<'_>, entity: &Arc<Entity>, chunk: &Chunk, slice: &mut Slice) -> PyResult<bool> {
         let (reached, until) = (self.live.revision, self.until);
         Frame::new(entity, reached, None).run(|| {
             let mut last: Option<(&StoredType, &Decoder)> = None;
@@ -114,7 +108,7 @@ impl Replay {
     }
 
     /// The journal has no more to give; `read` is what it said.
-    pub(crate) fn end(&self, py: Python<'_>, entity: &Entity, read: Result<u64, StoreError>) -> PyResult<()> {
+    pub fn end(&self, py: Python<'_>, entity: &Entity, read: Result<u64, StoreError>) -> PyResult<()> {
         let last = read.map_err(|failure| error::storage(py, &failure))?;
         if self.live.revision > 0 || last == 0 {
             return Ok(());
@@ -198,7 +192,7 @@ fn unknown_event(py: Python<'_>, entity: &Entity, name: &str, version: u32, revi
 }
 
 /// An error of ours with the user's as its cause; what is no `Exception` stays what it is.
-pub(crate) fn ours(py: Python<'_>, failure: PyErr, make: impl FnOnce(&PyErr) -> PyResult<PyErr>) -> PyErr {
+pub fn ours(py: Python<'_>, failure: PyErr, make: impl FnOnce(&PyErr) -> PyResult<PyErr>) -> PyErr {
     if !failure.is_instance_of::<PyException>(py) {
         return failure;
     }
