@@ -155,9 +155,10 @@ impl<T> Load<T> {
         piece
     }
 
-    /// Makes it ready again, for a taker that has left something.
+    /// Makes it ready again, for a taker that goes on later with what it has.
     pub fn leave(&self) {
-        self.0.tell();
+        // Whether it is ready for another reason as well does not matter: that may have been what the taker was told.
+        self.0.shared.tell(self.0.number);
     }
 }
 

@@ -152,6 +152,21 @@ fn a_reading_that_nobody_takes_from_waits_and_ends_with_its_taker_or_its_loader(
 }
 
 #[test]
+fn a_reading_that_was_left_is_ready_again_as_often_as_it_is_left() {
+    let journal: Arc<dyn Journal> = Arc::new(MemoryJournal::new(Arc::new(SimDoor::new(7))));
+    write(&*journal, 10_000);
+    let (loader, bell) = loader();
+    let load = loader.history(&journal, &key(), Wanted::Events { from: 1 }).unwrap();
+    bell.recv_timeout(LIMIT).unwrap();
+    assert_eq!((loader.next_ready(), loader.next_ready()), (Some(load.number()), None));
+    for _ in 0..2 {
+        load.leave();
+        bell.recv_timeout(LIMIT).unwrap();
+        assert_eq!((loader.next_ready(), loader.next_ready()), (Some(load.number()), None));
+    }
+}
+
+#[test]
 fn a_slow_disk_holds_up_the_reading_and_not_its_taker() {
     let door = SimDoor::new(7);
     write(&*log(&door), 3);

@@ -143,8 +143,9 @@ impl<'a, 'py> At<'a, 'py> {
         patience: Patience,
     ) -> PyResult<Answer> {
         let Self { py, engine, run, entity, .. } = self;
-        let (inner, journal, wish) = (engine.get(), self.journal(), Wish::Command(command, terms));
-        let is_open = inner.mode.get(py) == Mode::Open && journal.settled() != Ticket::MAX && !journal.is_congested();
+        let (inner, lane, wish) = (engine.get(), run.lane(&entity.kind), Wish::Command(command, terms));
+        let journal = &*lane.journal;
+        let is_open = inner.mode.get(py) == Mode::Open && journal.settled() != Ticket::MAX && !lane.is_full(py);
         if !is_open || self.caller.is_some() {
             return attached(|_| self.ask(wish, patience));
         }
@@ -276,7 +277,7 @@ impl<'a, 'py> At<'a, 'py> {
             }
             !lost
         });
-        if matches!(wish, Wish::Command(..)) && self.journal().is_congested() {
+        if matches!(wish, Wish::Command(..)) && self.run.lane(&entity.kind).is_full(py) {
             if let Some(live) = live {
                 entity.put(py, live, generation);
             }

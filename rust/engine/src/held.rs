@@ -99,8 +99,10 @@ pub fn go_on(engine: &Bound<'_, Engine>, run: &Arc<Run>) -> PyResult<()> {
             }
             let next = lane.held.borrow_mut(py).stalled.pop_front();
             let Some(entity) = next else { break };
+            lane.is_stalled.set(py, false);
             result = result.and(At { py, engine, run, entity: &entity, caller: None }.let_go(None));
         }
+        lane.is_stalled.set(py, !lane.held.borrow(py).stalled.is_empty());
     }
     result
 }
@@ -136,6 +138,7 @@ impl At<'_, '_> {
             }
             Lack::Room => {
                 lane.held.borrow_mut(py).stalled.push_back(Arc::clone(entity));
+                lane.is_stalled.set(py, true);
                 pending::kick(py, run);
                 return Ok(());
             }

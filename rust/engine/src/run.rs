@@ -21,6 +21,8 @@ pub struct Lane {
     pub journal: Arc<dyn Journal>,
     pub loader: Arc<Loader>,
     pub held: GilCell<Held>,
+    /// Whether commands wait for room in the journal: those who come later wait behind them.
+    pub is_stalled: GilValue<bool>,
     /// In the order of tickets.
     pub waiting: GilCell<VecDeque<Waiting>>,
     /// Appends that the committer was not told of.
@@ -35,10 +37,17 @@ impl Lane {
             journal,
             loader,
             held: GilCell::default(),
+            is_stalled: GilValue::default(),
             waiting: GilCell::default(),
             unkicked: GilValue::default(),
             last_batch: GilValue::default(),
         }
+    }
+
+    /// Whether a command has to wait before it runs.
+    #[inline]
+    pub fn is_full(&self, py: Python<'_>) -> bool {
+        self.is_stalled.get(py) || self.journal.is_congested()
     }
 }
 
