@@ -25,10 +25,11 @@ import msgspec
 import others
 import place
 import replay
+import threads
 from rounds import Row, measure
 
 HERE = Path(__file__).parent
-GROUPS = {module.__name__: module for module in (memory, durable, commands, replay, others, core)}
+GROUPS = {module.__name__: module for module in (memory, durable, commands, replay, threads, others, core)}
 FEWEST_ROUNDS = 5
 COMPARED = ("memory", "durable", "replay")
 

@@ -99,8 +99,8 @@ SABOTAGES = (
         (
             (
                 "rust/engine/src/entity.rs",
-                "if slot.generation() == generation { slot.reset() } else { None }",
-                "if slot.generation() == generation { None } else { slot.reset() }",
+                "if slot.generation() == generation { slot.reset() } else { return }",
+                "if slot.generation() == generation { return } else { slot.reset() }",
             ),
             (
                 "rust/engine/src/dispatch.rs",
@@ -109,6 +109,50 @@ SABOTAGES = (
             ),
         ),
         python="tests/contract/test_full_store.py",
+    ),
+    Sabotage(
+        "forget the command record",
+        (
+            (
+                "rust/engine/src/turn.rs",
+                "let carried = Carried { metadata: &terms.metadata, command: record };",
+                "let carried = Carried { metadata: &terms.metadata, command: record.filter(|_| false) };",
+            ),
+        ),
+        python="tests/contract/test_command_ids.py",
+    ),
+    Sabotage(
+        "skip the generation check",
+        (
+            (
+                "rust/engine/src/entity.rs",
+                "if slot.generation() == generation { slot.reset() } else { return }",
+                "if slot.generation() >= generation { slot.reset() } else { return }",
+            ),
+        ),
+        python="tests/contract/test_full_store.py",
+    ),
+    Sabotage(
+        "evict while not durable",
+        (
+            (
+                "rust/engine/src/residents.rs",
+                "!slot.is_taken() && slot.content().is_none_or(|live| is_durable(live.last_ticket))",
+                "!slot.is_taken() && slot.content().is_none_or(|live| is_durable(live.last_ticket.min(0)))",
+            ),
+        ),
+        python="tests/contract/test_passivation.py",
+    ),
+    Sabotage(
+        "reset the passivation timer never",
+        (
+            (
+                "rust/engine/src/residents.rs",
+                "    entity.last_used.set(py, engine.house.clock.monotonic_nanos_at_tick());\n",
+                "",
+            ),
+        ),
+        python="tests/contract/test_passivation.py",
     ),
     Sabotage(
         "serve the undecided last batch without copying it",

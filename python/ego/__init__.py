@@ -1,5 +1,7 @@
 """Event sourcing: commands become durable events, events become state."""
 
+import typing as _typing
+
 from ego._behaviors import DurableStateBehavior, EventSourcedBehavior
 from ego._engine import Engine, StopReport
 from ego._errors import (
@@ -43,6 +45,21 @@ from ego._rejections import Rejection
 from ego._seam import Context, EntityRef, __version__, context
 from ego._stores import LogStore, MemoryStore
 from ego._upcasts import upcast
+
+if _typing.TYPE_CHECKING:
+    from types import ModuleType
+
+    from ego import sync as sync
+else:
+
+    def __getattr__(name: str) -> "ModuleType":
+        """`ego.sync`, once somebody asks for it: it needs asyncio, which takes long to import."""
+        if name != "sync":
+            raise AttributeError(f"module 'ego' has no attribute {name!r}")
+        import importlib
+
+        return importlib.import_module("ego.sync")
+
 
 __all__ = [
     "CodecError",

@@ -38,6 +38,7 @@ C = TypeVar("C")
 S = TypeVar("S")
 
 MAX_MAILBOX_CAPACITY: Final = 2**31 - 1
+MAX_RESIDENT_LIMIT: Final = 2**31 - 1
 
 
 class StopReport(msgspec.Struct, frozen=True):
@@ -77,15 +78,17 @@ class Engine:
         behaviors: Iterable[type[AnyBehavior] | Kind[Any, Any]] = (),
         state_store: "LogStore | MemoryStore | FaultyStore | None" = None,
         mailbox_capacity: int = 1024,
+        resident_limit: int | None = None,
         clock: "Clock | None" = None,
     ) -> None:
         self._name = check_name("name", name)
         self._store = check_store("store", store)
         self._state_store = self._store if state_store is None else check_store("state_store", state_store)
         capacity = check_int("mailbox_capacity", mailbox_capacity, 1, MAX_MAILBOX_CAPACITY)
+        limit = None if resident_limit is None else check_int("resident_limit", resident_limit, 1, MAX_RESIDENT_LIMIT)
         self._clock = clock
         native_clock = None if clock is None else clock.native
-        self._native = NativeEngine(name, mailbox_capacity=capacity, clock=native_clock)
+        self._native = NativeEngine(name, mailbox_capacity=capacity, resident_limit=limit, clock=native_clock)
         self._loop: asyncio.AbstractEventLoop | None = None
         self._kinds = Registry(self._native)
         for behavior in check_behaviors(behaviors):
@@ -198,7 +201,7 @@ class Engine:
     def get(self, kind: type[Behavior[C, S]], entity_id: str) -> EntityRef[C, S]:
         """The entity of that kind and id, which may not exist yet. Registers the kind if it is new; no I/O."""
         self._check_started()
-        return self._native.ref(self._kinds.of(kind).number, entity_id)
+        return self._native.ref(self._kind_of(kind, entity_id).number, entity_id)
 
     async def entity(
         self, behavior: EventSourcedBehavior[C, Any, S], *, passivate_after: float | None = None
@@ -208,31 +211,23 @@ class Engine:
         Once it is declared, declaring it again changes nothing. `passivate_after` is for how many seconds this entity
         may be idle before it leaves the memory; `None`: what its kind says.
         """
-        return await self._declare(behavior, EventSourcedBehavior, passivate_after)
+        self._check_started()
+        _check_sort(behavior, EventSourcedBehavior)
+        return await self._declare(behavior, passivate_after)
 
     async def durable_state_entity(
         self, behavior: DurableStateBehavior[C, S], *, passivate_after: float | None = None
     ) -> EntityRef[C, S]:
         """Declares the durable-state entity of this object and loads it, as `entity` does with event-sourced ones."""
-        return await self._declare(behavior, DurableStateBehavior, passivate_after)
-
-    async def _declare(
-        self, behavior: Behavior[C, S], wanted: type[AnyBehavior], passivate_after: float | None
-    ) -> EntityRef[C, S]:
         self._check_started()
-        if not isinstance(behavior, wanted):
-            raise ConfigError(f"the behavior must be an object of an ego.{wanted.__name__}, not {behavior!r}")
+        _check_sort(behavior, DurableStateBehavior)
+        return await self._declare(behavior, passivate_after)
+
+    async def _declare(self, behavior: Behavior[C, S], passivate_after: float | None) -> EntityRef[C, S]:
         if not hasattr(behavior, "id"):
             raise ConfigError(f"{behavior!r} has no id; its __init__ must call super().__init__(entity_id)")
         after = None if passivate_after is None else check_passivate_after(passivate_after)
-        if wanted is DurableStateBehavior and not self._state_store.keeps_states:
-            raise DurableStateStoreRequiredError(
-                f"{self._state_store!r} keeps no durable states; give engine {self._name!r} a store that does with "
-                "state_store=",
-                kind=type(behavior).kind,
-                entity_id=behavior.id,
-            )
-        number = self._kinds.of(type(behavior)).number
+        number = self._kind_of(type(behavior), behavior.id).number
         ref = self._native.ref(number, behavior.id)
         declared = self._native.declare(number, behavior.id, behavior, after)
         try:
@@ -242,6 +237,17 @@ class Engine:
                 self._native.undeclare(number, behavior.id, behavior)
             raise
         return ref
+
+    def _kind_of(self, behavior: type[AnyBehavior], entity_id: str) -> Registered:
+        registered = self._kinds.of(behavior)
+        if registered.is_durable_state and not self._state_store.keeps_states:
+            raise DurableStateStoreRequiredError(
+                f"{self._state_store!r} keeps no durable states; give engine {self._name!r} a store that does with "
+                "state_store=",
+                kind=registered.name,
+                entity_id=entity_id,
+            )
+        return registered
 
     def is_resident(self, kind: type[AnyBehavior] | str, entity_id: str) -> bool:
         """Whether the entity is in memory. Asking does not bring it there."""
@@ -342,6 +348,11 @@ class Engine:
         raise EngineNotStartedError(
             f"engine {self._name!r} is {self._phase}; use it inside 'async with engine:' or between start and stop"
         )
+
+
+def _check_sort(behavior: object, wanted: type) -> None:
+    if not isinstance(behavior, wanted):
+        raise ConfigError(f"the behavior must be an object of an ego.{wanted.__name__}, not {behavior!r}")
 
 
 def _in_a_handler() -> bool:

@@ -25,12 +25,17 @@ __all__ = [
     "__profile__",
     "__version__",
     "after_fork_in_child",
+    "call",
+    "call_state",
+    "check_may_block",
     "context",
     "running",
 ]
 
 _C = TypeVar("_C", contravariant=True)
 _S = TypeVar("_S", covariant=True)
+_Cmd = TypeVar("_Cmd")
+_St = TypeVar("_St")
 
 __version__: str
 __profile__: Literal["debug", "release"]
@@ -39,6 +44,16 @@ running: ContextVar[Context | None]
 
 def context() -> Context: ...
 def after_fork_in_child() -> None: ...
+def check_may_block() -> None: ...
+def call(
+    entity: EntityRef[_Cmd, _St],
+    command: _Cmd,
+    timeout: float | None,
+    expected_revision: int | Expected | None,
+    command_id: str | None,
+    metadata: Mapping[str, str] | None,
+) -> tuple[_St, int]: ...
+def call_state(entity: EntityRef[Any, _St], timeout: float | None) -> tuple[_St, int]: ...
 
 @final
 class Context:
@@ -100,7 +115,9 @@ class Store:
     def close(self) -> None: ...
     def opened(self) -> dict[str, object]: ...
     def stats(self) -> dict[str, int]: ...
-    def read_from(self, position: int, limit: int) -> list[tuple[str, str, int, int, int, str, int, bytes]]: ...
+    def read_from(
+        self, position: int, limit: int
+    ) -> list[tuple[str, str, int, int, int, str, int, bytes, dict[str, str]]]: ...
     @property
     def poisoned(self) -> str | None: ...
 
@@ -133,7 +150,9 @@ class KindSpec:
 
 @final
 class Engine:
-    def __new__(cls, name: str, *, mailbox_capacity: int, clock: Clock | None) -> Engine: ...
+    def __new__(
+        cls, name: str, *, mailbox_capacity: int, resident_limit: int | None, clock: Clock | None
+    ) -> Engine: ...
     def register(self, spec: KindSpec, number: int | None) -> int: ...
     def start(self, store: Store, states: Store | None, event_loop: asyncio.AbstractEventLoop) -> None: ...
     def refuse_outside(self) -> None: ...

@@ -4,7 +4,18 @@ import sys
 
 try:
     from ego._native import Clock as NativeClock
-    from ego._native import Context, EntityRef, KindSpec, __version__, after_fork_in_child, context, running
+    from ego._native import (
+        Context,
+        EntityRef,
+        KindSpec,
+        __version__,
+        after_fork_in_child,
+        call,
+        call_state,
+        check_may_block,
+        context,
+        running,
+    )
     from ego._native import Engine as NativeEngine
     from ego._native import Faults as NativeFaults
     from ego._native import Store as NativeStore
@@ -25,6 +36,9 @@ __all__ = [
     "NativeStore",
     "__version__",
     "after_fork_in_child",
+    "call",
+    "call_state",
+    "check_may_block",
     "context",
     "running",
 ]

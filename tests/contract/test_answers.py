@@ -7,7 +7,7 @@ from collections.abc import Coroutine, Sequence
 from typing import Any
 
 import pytest
-from egotest.bank import Account, Balance, Deposit, Gate, InsufficientFundsError, Withdraw
+from egotest.bank import Account, Balance, Deposit, Do, Gate, InsufficientFundsError, Withdraw
 from egotest.running import Run, turns
 
 import ego
@@ -180,6 +180,34 @@ def test_an_exception_that_nobody_awaits_is_reported(store: Store, run: Run) -> 
             assert len(reports) == 1
 
     run(main())
+
+
+def test_an_exception_in_a_cycle_is_reported_whole(store: Store, run: Run) -> None:
+    """The collector takes cycles apart in any order; what it reports is looked at later."""
+    reported: list[dict[str, Any]] = []
+
+    def fail(_account: Account) -> None:
+        failure = InsufficientFundsError(1, 2)
+        failure.itself = failure  # type: ignore[attr-defined]
+        raise failure
+
+    async def main() -> None:
+        asyncio.get_running_loop().set_exception_handler(lambda _, context: reported.append(context))
+        async with engine(store) as bank:
+            gate = Gate()
+            held = bank.get(Account, "a").send(gate.command())
+            await gate.reached.wait()
+            cycle: list[object] = [bank.get(Account, "a").send(Do(fail))]
+            cycle.append(cycle)
+            gate.opened.set()
+            assert await held == (Balance(0), 0)
+            await turns()
+            del cycle
+            gc.collect()
+
+    run(main())
+    gc.collect()
+    assert [str(context["exception"]) for context in reported] == ["asked for 1, there is 2"]
 
 
 def test_a_stopped_engine_keeps_nothing_alive(store: Store, run: Run) -> None:

@@ -181,6 +181,9 @@ def test_a_store_without_states_is_refused_for_durable_states(store: Store, run:
         async with ego.Engine("bank", events_alone, behaviors=[Account]) as bank:
             with pytest.raises(ego.DurableStateStoreRequiredError, match="FaultyStore"):
                 await bank.durable_state_entity(Member("m"))
+            with pytest.raises(ego.DurableStateStoreRequiredError) as caught:
+                bank.get(Member, "m")
+            assert (caught.value.kind, caught.value.entity_id) == ("Member", "m")
             assert await bank.get(Account, "a").send(Deposit(5)) == (Balance(5), 1)
         async with ego.Engine("bank", events_alone, state_store=ego.MemoryStore()) as bank:
             member = await bank.durable_state_entity(Member("m"))

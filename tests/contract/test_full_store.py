@@ -84,6 +84,25 @@ def test_commands_sent_ahead_of_a_refused_one_fail_with_it_and_nothing_is_half_t
     asyncio.run(story())
 
 
+def test_who_sends_again_at_once_goes_on_whatever_else_is_refused(tmp_path: Path) -> None:
+    async def again(pile: ego.EntityRef[Add, Total]) -> int:
+        with pytest.raises(ego.StoreFullError):
+            await pile.send(Add(b"x" * 60_000))
+        return (await pile.send(Add(b"small")))[1]
+
+    async def story() -> None:
+        async with ego.Engine("full", ego.LogStore(tmp_path / "s"), behaviors=[Pile]) as engine:
+            pile = engine.get(Pile, "a")
+            with files_up_to(1 << 20):
+                _, revision = await refused_at(pile, b"x" * 50_000)
+                for _ in range(20):
+                    answers = await asyncio.gather(*(again(pile) for _ in range(5)))
+                    assert answers == [revision + 2 * n for n in range(1, 6)]
+                    revision = answers[-1]
+
+    asyncio.run(story())
+
+
 def test_the_error_says_where(tmp_path: Path) -> None:
     async def story() -> None:
         async with ego.Engine("full", ego.LogStore(tmp_path / "s"), behaviors=[Pile]) as engine:

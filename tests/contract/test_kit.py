@@ -5,10 +5,11 @@ import random
 from typing import Any
 
 from egotest.bank import Account, AccountEvent, Balance, Deposit, Deposited, Do, Look, Noted, Split, Withdraw, Withdrawn
+from egotest.people import Act, Person, Profile, Rename, Retired
 from egotest.running import Run
 
 import ego
-from ego.testing import Given, Outcome, given
+from ego.testing import Engine, Given, Outcome, given
 
 COMMANDS = 300
 
@@ -60,3 +61,55 @@ def test_the_kit_agrees_with_the_engine(store: ego.MemoryStore | ego.LogStore, r
     counts = run(main())
     print(counts)
     assert min(counts.values()) > COMMANDS // 10
+
+
+def any_change(rng: random.Random) -> Rename | Act:
+    """A command of a durable state: changes, no changes, and every way to be refused."""
+    name, step = rng.choice(["Ada", "Bea", "Cleo"]), rng.choice([-1, 0, 1, 1, 2])
+
+    async def later(*change: Any) -> Any:
+        return change
+
+    choices: list[Rename | Act] = [
+        Rename(name),
+        Act(lambda version, _: (Profile(name), version + step)),
+        Act(lambda version, _: later(Profile(name, extra=[version]), version + step)),
+        Act(lambda version, state: (state, version)),
+        Act(lambda version, _: (Retired(name), version + 1)),
+        Act(lambda _version, _state: None),
+        Act(lambda _version, state: state),
+        Act(lambda _version, state: (state, True)),
+        Act(lambda _version, _state: 1 // 0),
+    ]
+    return rng.choice(choices)
+
+
+def test_the_kit_agrees_with_the_engine_on_durable_states(store: ego.MemoryStore | ego.LogStore, run: Run) -> None:
+    seed = int(os.environ.get("EGO_SEED") or random.randrange(1_000_000))
+    print(f"EGO_SEED={seed}")
+    rng = random.Random(seed)
+
+    async def main() -> dict[str, int]:
+        counts = {"changed": 0, "unchanged": 0, "refused": 0}
+        async with Engine([Person], store=store) as engine:
+            person = engine.get(Person, "ada")
+            state, version = await person.state()
+            for _ in range(COMMANDS):
+                command = any_change(rng)
+                tested = given(Person, state=state, version=version, id="ada") if version else given(Person, id="ada")
+                outcome, before = await tested.when(command), version
+                try:
+                    state, version = await person.send(command)
+                except Exception as error:
+                    assert vars(outcome.rejects(type(error))) == vars(error)
+                    counts["refused"] += 1
+                else:
+                    outcome.then(state=state, version=version)
+                    counts["unchanged" if version == before else "changed"] += 1
+                if rng.random() < 0.02:
+                    await engine.restart()
+        return counts
+
+    counts = run(main())
+    print(counts)
+    assert min(counts.values()) > COMMANDS // 20

@@ -70,6 +70,25 @@ def test_a_write_that_takes_too_long_by_the_clock_is_too_late(store: Store, run:
     run(main())
 
 
+def test_an_idle_entity_leaves_when_the_clock_says_so(store: Store, run: Run) -> None:
+    async def main() -> None:
+        clock, faults = Clock(), Faults()
+        kind = ego.Kind(Account, passivate_after=60.0)
+        async with Engine([kind], store=store, clock=clock, faults=faults) as bank:
+            account = bank.get(Account, "a")
+            with faults.hold("append") as held:
+                slow = asyncio.ensure_future(account.send(Deposit(5), timeout=None))
+                await held.reached()
+                clock.advance(3600)
+                assert bank.is_resident(Account, "a")
+            assert await slow == (Balance(5), 1)
+            clock.advance(3600)
+            await bank.until_passivated(account)
+            assert await account.send(Deposit(5)) == (Balance(10), 2)
+
+    run(main())
+
+
 def test_handlers_see_the_time_of_the_clock(store: Store, run: Run) -> None:
     async def main() -> None:
         clock, seen = Clock(), list[datetime]()

@@ -58,7 +58,6 @@ def test_an_async_handler_runs_on_the_engines_loop_whoever_calls(store: Store, r
         async def work(_: Account) -> None:
             loops.append(asyncio.get_running_loop())
             await asyncio.sleep(0)
-            return None
 
         async with engine(store) as bank:
             account = bank.get(Account, "a")
@@ -115,7 +114,7 @@ def test_a_thread_without_a_loop_is_told_what_to_use(store: Store, run: Run) -> 
         async with engine(store) as bank:
             account = bank.get(Account, "a")
             with pytest.raises(ego.EngineNotStartedError, match=r"no event loop runs in this thread.*ego\.sync"):
-                await asyncio.to_thread(account.send, Deposit(1))
+                _ = await asyncio.to_thread(account.send, Deposit(1))
             assert await account.state() == (Balance(0), 0)
 
     run(main())

@@ -17,7 +17,7 @@ from typing import NoReturn
 
 import msgspec
 from ledger import Ledger
-from workload import Write, Writer, entity_name
+from workload import Write, Writer, Written, entity_name
 
 import ego
 
@@ -45,6 +45,8 @@ async def write_until_killed(plan: Plan) -> None:
             state, revision = await ref.state()
             numbers.append(state.commands)
             ledger.write("R", index, state.commands, revision, state.crc)
+            if state.commands:
+                await expect_remembered(ref, plan, state.commands)
         ledger.write("Z")
         acknowledged = 0
 
@@ -54,7 +56,7 @@ async def write_until_killed(plan: Plan) -> None:
                 index = rng.randrange(plan.entities)
                 numbers[index] += 1
                 number = numbers[index]
-                answer = refs[index].send(Write(plan.seed, plan.cycle, number), timeout=None)
+                answer = refs[index].send(Write(plan.seed, plan.cycle, number), timeout=None, command_id=str(number))
                 ledger.write("S", index, number)
                 _, revision = await answer
                 ledger.write("A", index, number, revision)
@@ -65,6 +67,16 @@ async def write_until_killed(plan: Plan) -> None:
         async with asyncio.TaskGroup() as group:
             for index in range(plan.writers):
                 group.create_task(writer(random.Random(f"{plan.seed}/{plan.cycle}/{index}")))
+
+
+async def expect_remembered(ref: ego.EntityRef[Write, Written], plan: Plan, stored: int) -> None:
+    """The ids of what an earlier child stored belong to its commands: a command of this cycle is another one."""
+    for number in {stored, max(1, stored - 100)}:
+        try:
+            answer = await ref.send(Write(plan.seed, plan.cycle, number), timeout=None, command_id=str(number))
+        except ego.CommandIdReusedError:
+            continue
+        raise AssertionError(f"command {number} of {ref} is stored and not remembered: {answer}")
 
 
 MAX_UNIT_BYTES = 256 * 1024

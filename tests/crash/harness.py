@@ -2,8 +2,8 @@
 
 A *life* is one store that goes on over many kills, with or without a look at it in between. After a kill every
 acknowledged command must be there once, byte for byte; one that was not acknowledged is wholly there or wholly absent;
-revisions and positions have no gap. A kill counts as a cycle only if a unit was in flight: accepted by the store, and
-its caller not answered.
+revisions and positions have no gap; the id of every command that is there is remembered. A kill counts as a cycle only
+if a unit was in flight: accepted by the store, and its caller not answered.
 
     python tests/crash/harness.py CYCLES SEED FOLDER      prints the counts as JSON
 """
@@ -221,7 +221,7 @@ class Life:
             found: dict[str, list[bytes]] = {}
             position = clock = 0
             while page := store.read_from(position + 1, PAGE):
-                for kind, name, revision, at, moment, event, version, payload in page:
+                for kind, name, revision, at, moment, event, version, payload, _ in page:
                     position += 1
                     payloads = found.setdefault(name, [])
                     payloads.append(payload)

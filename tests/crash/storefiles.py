@@ -37,7 +37,7 @@ def contents(store: Path) -> Contents:
         position = 0
         while page := journal.read_from(position + 1, 1_000):
             position = page[-1][3]
-            for _, name, revision, _, _, _, _, payload in page:
+            for _, name, revision, _, _, _, _, payload, _ in page:
                 history = payloads.setdefault(name, [])
                 history.append(payload)
                 assert revision == len(history)

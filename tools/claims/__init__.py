@@ -3,7 +3,7 @@
 A claim is a function that yields rows; the order here is the order of the table, cheap ones first.
 """
 
-from claims import bad_input, demo, kills, progress, sabotages, size, speed, store, sweep
+from claims import bad_input, demo, kills, memory, model, progress, sabotages, size, speed, store, sweep
 from claims.row import Claim
 
 CLAIMS: dict[str, Claim] = {
@@ -11,6 +11,8 @@ CLAIMS: dict[str, Claim] = {
     "store": store.check,
     "bad-input": bad_input.check,
     "progress": progress.check,
+    "memory": memory.check,
+    "model": model.check,
     "demo": demo.check,
     "kills": kills.check,
     "sweep": sweep.check,

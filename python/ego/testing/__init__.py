@@ -6,6 +6,7 @@ without time.
 
 from ego.testing._clock import Clock
 from ego.testing._engine import Engine
+from ego.testing._engine_of_a_test import Engines
 from ego.testing._errors import ArrangementError, BehaviorError
 from ego.testing._faults import Faults, Held
 from ego.testing._faulty_store import FaultyStore
@@ -18,6 +19,7 @@ __all__ = [
     "BehaviorError",
     "Clock",
     "Engine",
+    "Engines",
     "Faults",
     "FaultyStore",
     "Gate",

@@ -53,7 +53,7 @@ class DurableStateEntity(Entity):
 
     def _change(self, result: object) -> tuple[object, int]:
         pair = cast("tuple[object, ...]", result)
-        if type(pair) is tuple and len(pair) == 2 and type(pair[1]) is int:
+        if type(pair) is tuple and len(pair) == 2 and type(pair[1]) is int and pair[1] >= 0:
             return pair[0], pair[1]
         raise self._bad_result(f"handle_command gave {shown(result)}; return (state, version) or None")
 

@@ -3,6 +3,7 @@
 //! It goes through its phases once, in order, and is done at once where nothing has to be waited for.
 
 use crate::future::{Future, Waiter};
+use crate::line;
 use crate::{error, fast, wake};
 use pyo3::exceptions::{PyRuntimeError, PyStopIteration};
 use pyo3::prelude::*;
@@ -71,11 +72,10 @@ impl Answer {
     /// The exception that is shown; what a signal handler raises, and then the answer is given up.
     pub fn wait(self, py: Python<'_>) -> PyResult<Py<PyAny>> {
         if !self.is_done(py) {
-            let lock = py.import("_thread")?.call_method0("allocate_lock")?;
-            lock.call_method0("acquire")?;
-            let go_on = lock.getattr("release")?.unbind();
-            *self.0.get().waiter.borrow_mut(py) = Some(Waiter::Thread(go_on));
-            if let Err(interrupted) = lock.call_method0("acquire") {
+            let waiter = &self.0.get().waiter;
+            let blocked = line::block(py, |seat| *waiter.borrow_mut(py) = Some(Waiter::Thread(seat)));
+            if let Err(interrupted) = blocked {
+                waiter.borrow_mut(py).take();
                 cancel(self.0.bind(py), None)?;
                 return Err(interrupted);
             }
@@ -216,7 +216,10 @@ fn settle(future: &Bound<'_, Future>, phase: Phase, step: bool) -> PyResult<()> 
 fn tell(future: &Bound<'_, Future>, waiter: Waiter, step: bool) -> PyResult<()> {
     let py = future.py();
     match waiter {
-        Waiter::Thread(go_on) => go_on.call0(py).map(drop),
+        Waiter::Thread(seat) => {
+            line::call(py, seat);
+            Ok(())
+        }
         Waiter::OfLoop { callback, context } => {
             let event_loop = future.get().event_loop(py)?;
             let (callback, context) = (callback.bind(py), context.bind(py));

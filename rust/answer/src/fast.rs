@@ -71,6 +71,7 @@ pub fn init(py: Python<'_>) -> PyResult<()> {
         (*kind).tp_iter = Some(itself);
         (*kind).tp_iternext = Some(iternext);
         (*kind).tp_dealloc = Some(let_go);
+        (*kind).tp_finalize = Some(finalize);
         ffi::PyType_Modified(kind);
     }
     Ok(())
@@ -116,7 +117,8 @@ unsafe extern "C" fn let_go(slf: Ptr) {
         let plain = future.event_loop.borrow(py).is_none()
             && future.waiter.borrow(py).is_none()
             && future.rest.borrow(py).is_none();
-        if !plain || future.unretrieved.get(py) || SPARES.load(Ordering::Relaxed) == MAX_SPARES {
+        let seen = future.unretrieved.get(py) || future.finalized.get(py);
+        if !plain || seen || SPARES.load(Ordering::Relaxed) == MAX_SPARES {
             *future.value.borrow_mut(py) = Bound::from_owned_ptr_or_opt(py, value).map(Bound::unbind);
             if let Some(slots) = SLOTS.get(py) {
                 (slots.dealloc)(slf);
@@ -131,6 +133,17 @@ unsafe extern "C" fn let_go(slf: Ptr) {
         SPARE.store(spare, Ordering::Relaxed);
         SPARES.store(SPARES.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
         ffi::Py_DECREF(kind.cast());
+    }
+}
+
+/// Called by the collector before it takes anything of a cycle apart: what is reported is still whole.
+unsafe extern "C" fn finalize(slf: Ptr) {
+    // SAFETY: called by the interpreter with a live answer.
+    unsafe {
+        let py = Python::assume_attached();
+        let future = &(*slf.cast::<Raw>()).future;
+        future.finalized.set(py, true);
+        future.report(py);
     }
 }
 

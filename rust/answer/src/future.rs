@@ -5,12 +5,14 @@
 
 use crate::answer::{Link, Phase, cancel};
 use crate::cell::{GilCell, GilValue};
+use crate::line::Seat;
 use crate::{error, wake};
 use pyo3::exceptions::{PyRuntimeError, PyStopIteration};
 use pyo3::prelude::*;
 use pyo3::types::{PyTraceback, PyType};
 use pyo3::{PyTraverseError, PyVisit};
 use std::cell::RefMut;
+use std::sync::Arc;
 
 /// Who is told once an answer is done.
 #[derive(Debug)]
@@ -22,8 +24,8 @@ pub enum Waiter {
         /// The context.
         context: Py<PyAny>,
     },
-    /// A function without arguments that lets a thread go on; called on whatever thread.
-    Thread(Py<PyAny>),
+    /// A thread that blocks.
+    Thread(Arc<Seat>),
 }
 
 /// What few answers have.
@@ -60,6 +62,8 @@ pub struct Future {
     pub blocking: GilValue<bool>,
     /// Whether an exception is shown that nobody has seen.
     pub unretrieved: GilValue<bool>,
+    /// Whether the collector has looked at it: memory of which it does so but once is not used again.
+    pub finalized: GilValue<bool>,
     /// Whether nobody holds it: exceptions go to the log.
     pub told: GilValue<bool>,
     /// Whether it is awaited elsewhere than on the engine's loop.
@@ -80,6 +84,7 @@ impl Future {
             is_error: GilValue::new(false),
             blocking: GilValue::new(false),
             unretrieved: GilValue::new(false),
+            finalized: GilValue::new(false),
             told: GilValue::new(false),
             elsewhere: GilValue::new(false),
         }
@@ -129,7 +134,7 @@ impl Future {
     }
 
     /// Tells the loop about an exception that nobody has seen and nobody can see any more.
-    fn report(&self, py: Python<'_>) {
+    pub(crate) fn report(&self, py: Python<'_>) {
         if !self.unretrieved.get(py) {
             return;
         }
@@ -335,7 +340,7 @@ impl Future {
                     visit.call(callback)?;
                     visit.call(context)?;
                 }
-                Waiter::Thread(go_on) => visit.call(go_on)?,
+                Waiter::Thread(_) => {}
             }
         }
         if let Some(rest) = rest {
@@ -347,7 +352,6 @@ impl Future {
 
     fn __clear__(&self) {
         Python::attach(|py| {
-            self.report(py);
             let rest = self.rest.borrow_mut(py).take();
             if let Some(link) = rest.as_ref().and_then(|rest| rest.link.as_ref()) {
                 link.unlink(py);

@@ -9,4 +9,5 @@ pub mod cell;
 pub mod error;
 pub mod fast;
 pub mod future;
+pub mod line;
 pub mod wake;

@@ -56,7 +56,9 @@ fn fire(criterion: &mut Criterion) {
     for size in SIZES {
         let spread = |n: usize| IDLE / size as u64 * n as u64;
         let mut wheel = Wheel::new(0);
-        (0..size).for_each(|n| wheel.schedule(n as u32, spread(n)));
+        for n in 0..size {
+            wheel.schedule(n as u32, spread(n));
+        }
         group.bench_function(format!("wheel of {size}"), |bench| {
             bench.iter(|| {
                 let mut fired = 0;
@@ -86,7 +88,9 @@ fn jump(criterion: &mut Criterion) {
         bench.iter_batched(
             || {
                 let (mut wheel, mut next) = (Wheel::new(0), scattered(60_000_000));
-                (0..1_000_000).for_each(|key| wheel.schedule(key, IDLE + next() as u64 * 1000));
+                for key in 0..1_000_000 {
+                    wheel.schedule(key, IDLE + next() as u64 * 1000);
+                }
                 wheel
             },
             |mut wheel| std::iter::from_fn(|| wheel.take_due(86_400_000 * TICK)).count(),
@@ -97,7 +101,9 @@ fn jump(criterion: &mut Criterion) {
         bench.iter_batched(
             || {
                 let (mut wheel, mut next) = (Wheel::new(0), scattered(1_000_000));
-                (0..1_000_000).for_each(|key| wheel.schedule(key, IDLE + next() as u64 * 1000));
+                for key in 0..1_000_000 {
+                    wheel.schedule(key, IDLE + next() as u64 * 1000);
+                }
                 wheel
             },
             |mut wheel| {

@@ -1,7 +1,7 @@
 //! A journal over another one, with the troubles that a test asks for.
 //!
 //! What the script does not name goes through as it is. Tickets are this journal's own and are settled in order. A write
-//! that fails poisons this journal and leaves the inner one as it is: who opens that again goes on from what it holds.
+//! that fails poisons this journal and leaves the inner one as it is: who opens that again goes on from what it holds, and readers see it before.
 //! What waits behind a failed write is not written either, and its outcome is as unknown. A refused unit takes the later
 //! ones of its entity along that were accepted before this was known.
 

@@ -118,6 +118,8 @@ enum Step {
     Schedule { after: u64, past: bool },
     /// Time passes, and everything due is taken; each nth is scheduled again for so long after.
     Pass { time: u64, nth: usize, again: u64 },
+    /// An entry is cancelled, whichever stands there in their order.
+    Cancel { nth: usize },
     /// As far as the wheel says that there is something to do.
     Follow,
 }
@@ -131,6 +133,7 @@ fn step() -> impl Strategy<Value = Step> {
     prop_oneof![
         6 => (span(), prop::bool::weighted(0.05)).prop_map(|(after, past)| Step::Schedule { after, past }),
         3 => (span(), 1..4usize, span()).prop_map(|(time, nth, again)| Step::Pass { time, nth, again: again + 1 }),
+        2 => any::<usize>().prop_map(|nth| Step::Cancel { nth }),
         1 => Just(Step::Follow),
     ]
 }
@@ -162,13 +165,22 @@ proptest! {
         let mut wheel = Wheel::new(now);
         let mut model = Model { tick: now / TICK, ..Model::default() };
         let mut keys = 0..;
+        let mut alarms = BTreeMap::new();
         for step in steps {
             let (nth, again) = match step {
                 Step::Schedule { after, past } => {
                     let at = if past { now.saturating_sub(after) } else { now + after };
                     let key = keys.next().unwrap();
-                    wheel.schedule(key, at);
+                    alarms.insert(key, wheel.schedule(key, at));
                     model.schedule(key, at);
+                    (0, 0)
+                }
+                Step::Cancel { nth } => {
+                    if let Some(&(tick, key)) = model.entries.keys().nth(nth % (model.entries.len() + 1)) {
+                        prop_assert_eq!(wheel.cancel(alarms[&key]), Some(key));
+                        prop_assert_eq!(wheel.cancel(alarms[&key]), None);
+                        model.entries.remove(&(tick, key));
+                    }
                     (0, 0)
                 }
                 Step::Pass { time, nth, again } => {
@@ -188,7 +200,7 @@ proptest! {
                 model.tick = tick;
                 taken += 1;
                 if nth > 0 && taken % nth == 0 {
-                    wheel.schedule(key, now + again);
+                    alarms.insert(key, wheel.schedule(key, now + again));
                     model.schedule(key, now + again);
                 }
             }

@@ -108,6 +108,11 @@ fn with_frame<R>(look: impl FnOnce(&Frame<'_>) -> R) -> Option<R> {
     Some(look(unsafe { frame.as_ref() }))
 }
 
+/// Whether this code runs in a `def` handler.
+pub fn in_plain_handler() -> bool {
+    CURRENT.get().is_some()
+}
+
 /// The entities whose `def` handlers are on this thread's stack, the innermost first.
 pub fn stack() -> Vec<Arc<Entity>> {
     let mut entities = Vec::new();
@@ -249,7 +254,7 @@ impl Context {
     ) -> PyResult<Py<Self>> {
         let py = command.py();
         let house = House::new(clock.map(|clock| clock.0.clone()).unwrap_or_default());
-        let entity = Arc::new(Entity::new(Arc::new(spec.0.numbered(py, 0)), entity_id, Arc::new(house)));
+        let entity = Arc::new(Entity::new(Arc::new(spec.0.numbered(py, 0, &Arc::new(house))), entity_id));
         let given = Given { expected_revision: None, command_id, metadata };
         let terms = Terms::of(&given, command, &entity.kind, &entity.key)?;
         Self::open(py, &entity, revision, terms, Vec::new())
@@ -293,7 +298,7 @@ impl Context {
 
     /// The time of the engine's clock, in UTC.
     fn now<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDateTime>> {
-        let micros = self.entity.house.clock.wall_nanos() / 1_000;
+        let micros = self.entity.kind.house.clock.wall_nanos() / 1_000;
         let utc = PyTzInfo::utc(py)?.to_owned();
         #[expect(clippy::cast_precision_loss, reason = "whole microseconds of this century fit")]
         PyDateTime::from_timestamp(py, micros as f64 / 1e6, Some(&utc))

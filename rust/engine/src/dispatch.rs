@@ -12,7 +12,7 @@ use crate::replay::Replay;
 use crate::run::{Call, Callback, Run};
 use crate::terms::{Given, Terms};
 use crate::turn::{self, Decided, Fate, fate};
-use crate::{error, logging};
+use crate::{error, logging, residents};
 use ego_answer::answer::{Answer, Phase};
 use ego_answer::fast::attached;
 use ego_answer::wake;
@@ -153,10 +153,13 @@ impl<'a, 'py> At<'a, 'py> {
         let mut live = match entry {
             Entry::Live(live) if !matches!(fate(journal, live.last_ticket), Fate::Lost(_)) => live,
             Entry::Live(live) => return attached(|_| self.begin(Some(live), wish, patience, None)),
-            Entry::Cold => return attached(|_| self.begin(None, wish, patience, None)),
+            Entry::Cold => return attached(|_| self.begin_cold(wish, patience, None)),
             Entry::Taken => return attached(|_| self.enqueue(wish, patience, None)),
         };
         // The common way: nothing of this entity was lost.
+        if entity.watched.get(py) {
+            residents::used(inner, py, entity);
+        }
         inner.house.accepted.add(py, 1);
         let frame = Frame::new(entity, live.revision, terms);
         let decided = frame.run(|| match terms {
@@ -180,7 +183,7 @@ impl<'a, 'py> At<'a, 'py> {
             inner.house.ok.add(py, 1);
             return Answer::done(py, value?);
         }
-        let deadline = deadline(&entity.house.clock, patience);
+        let deadline = deadline(&entity.kind.house.clock, patience);
         let answer = Answer::writing(py, &run.home.event_loop, value?, deadline)?;
         let then = Then::Show { tells: Vec::new(), rejected: false };
         let waiting = Waiting { ticket, entity: Arc::clone(entity), generation, answer: answer.clone_ref(py), then };
@@ -197,7 +200,7 @@ impl<'a, 'py> At<'a, 'py> {
     fn ask_in(self, wish: Wish<'_, 'py>, patience: Patience, context: Option<&Bound<'py, PyAny>>) -> PyResult<Answer> {
         match self.entity.enter(self.py).0 {
             Entry::Live(live) => self.begin(Some(live), wish, patience, context),
-            Entry::Cold => self.begin(None, wish, patience, context),
+            Entry::Cold => self.begin_cold(wish, patience, context),
             Entry::Taken => self.enqueue(wish, patience, context),
         }
     }
@@ -214,6 +217,25 @@ impl<'a, 'py> At<'a, 'py> {
         self.engine.get().house.accepted.add(self.py, 1);
         let step = self.take_turn(live, wish);
         self.go_on(step, wish, patience, context)
+    }
+
+    /// Takes the turn of an entity that is not in memory.
+    #[cold]
+    fn begin_cold(
+        self,
+        wish: Wish<'_, 'py>,
+        patience: Patience,
+        context: Option<&Bound<'py, PyAny>>,
+    ) -> PyResult<Answer> {
+        let Self { py, engine, entity, .. } = self;
+        if !entity.away.get(py) {
+            return self.begin(None, wish, patience, context);
+        }
+        // It has left memory since the caller asked where it is: while Python looked at the command, another came.
+        let next = entity.slot.borrow_mut(py).next_or_leave();
+        drop(next);
+        let current = engine.get().current(py, entity);
+        At { entity: &current, ..self }.ask_in(wish, patience, context)
     }
 
     #[inline(never)]
@@ -253,10 +275,10 @@ impl<'a, 'py> At<'a, 'py> {
                 self.py,
                 &self.run.home.event_loop,
                 phase,
-                deadline(&self.entity.house.clock, patience),
+                deadline(&self.entity.kind.house.clock, patience),
             )?,
             Some(event_loop) => {
-                Answer::elsewhere(self.py, event_loop, phase, deadline(&self.entity.house.clock, patience))?
+                Answer::elsewhere(self.py, event_loop, phase, deadline(&self.entity.kind.house.clock, patience))?
             }
         };
         if matches!(patience, Patience::Told) {
@@ -284,7 +306,12 @@ impl<'a, 'py> At<'a, 'py> {
             return Step::Lacking(Lack::Room);
         }
         let ready = self.check_poison(wish).and_then(|()| match live {
-            Some(live) => Ok(Ok(live)),
+            Some(live) => {
+                if entity.watched.get(py) {
+                    residents::used(self.engine.get(), py, entity);
+                }
+                Ok(Ok(live))
+            }
             None => self.load(),
         });
         let mut live = match ready {
@@ -309,8 +336,11 @@ impl<'a, 'py> At<'a, 'py> {
     /// Brings the entity into memory, as far as that is possible without waiting.
     fn load(self) -> PyResult<Result<Live, Replay>> {
         let mut replay = Replay::begin(self.py, self.entity)?;
-        let is_whole = replay.read_now(self.py, self.journal(), self.entity)?;
-        Ok(if is_whole { Ok(replay.live) } else { Err(replay) })
+        if !replay.read_now(self.py, self.journal(), self.entity)? {
+            return Ok(Err(replay));
+        }
+        residents::came(self.engine, self.run, self.entity)?;
+        Ok(Ok(replay.live))
     }
 
     /// What a decision comes to; what was taken out goes back, unless the handler is deferred.
@@ -401,22 +431,23 @@ impl<'a, 'py> At<'a, 'py> {
     fn link(self, answer: &Answer) -> PyResult<()> {
         let sender = if answer.is_told(self.py) { None } else { context::waiting_sender(self.py)? };
         if let Some(sender) = &sender {
-            sender.waits(self.py, self.entity);
+            let waits = &sender.kind.house.waits;
+            waits.borrow_mut(self.py).waits(sender.address(), self.entity.address());
         }
         answer.link(self.py, Box::new(Sent { to: Arc::clone(self.entity), by: sender }));
         Ok(())
     }
 
     /// Refuses a wish to a busy entity that waits for the sender itself.
-    fn check_deadlock(self) -> PyResult<()> {
-        let Self { py, entity, .. } = self;
+    pub fn check_deadlock(self) -> PyResult<()> {
+        let Self { py, engine, entity, .. } = self;
         let mut chain = context::stack();
         if let Some(index) = chain.iter().position(|held| Arc::ptr_eq(held, entity)) {
             chain.truncate(index + 1);
             chain.reverse();
             chain.push(Arc::clone(entity));
         } else if let Some(sender) = context::waiting_sender(py)?
-            && let Some(way) = entity.way_to(py, &sender)
+            && let Some(way) = engine.get().way(py, entity, &sender)
         {
             chain = vec![sender];
             chain.extend(way);
@@ -430,7 +461,11 @@ impl<'a, 'py> At<'a, 'py> {
     /// For the holder of a turn: runs what waits in the mailbox, then lets go.
     pub fn pass_on(self) -> PyResult<()> {
         let next = self.entity.slot.borrow_mut(self.py).next_or_leave();
-        next.map_or(Ok(()), |next| self.run_waiting(next))
+        if let Some(next) = next {
+            return self.run_waiting(next);
+        }
+        residents::idle(self.engine.get(), self.py, self.run, self.entity);
+        Ok(())
     }
 
     /// Runs messages; past its budget it goes on in the loop's next round.
@@ -465,6 +500,7 @@ impl<'a, 'py> At<'a, 'py> {
             }
             next = entity.slot.borrow_mut(py).next_or_leave();
         }
+        residents::idle(engine.get(), py, run, entity);
         result
     }
 

@@ -9,6 +9,7 @@ use crate::{error, task};
 use ego_answer::answer::{Answer, Phase};
 use ego_answer::cell::{GilCell, GilValue};
 use ego_answer::wake::{Bell, Home};
+use ego_core::entities::residents::{Marks, Residents};
 use ego_core::io::Clock;
 use hashbrown::{HashMap, HashTable};
 use pyo3::exceptions::{PyIndexError, PyRuntimeError};
@@ -38,6 +39,7 @@ pub struct Engine {
     pub house: Arc<House>,
     kinds: GilCell<Vec<Arc<Kind>>>,
     entities: GilCell<HashTable<Arc<Entity>>>,
+    pub residents: GilCell<Residents<Arc<Entity>>>,
     pub run: GilCell<Option<Arc<Run>>>,
     /// The entities whose turn is held over rounds of the loop, for an `async def` handler or by `held`, by address.
     pub active: GilCell<HashMap<usize, Arc<Entity>>>,
@@ -66,14 +68,18 @@ impl Engine {
         Err(error::not_started(py, &format!("engine {:?} is stopping and takes no more commands", self.name)))
     }
 
-    /// The live entity in the place of one that may have been dropped by a stop.
+    /// The live entity in the place of one that the engine may not know of: it was never used, or has left memory, or
+    /// was dropped by a stop.
     pub fn current(&self, py: Python<'_>, entity: &Arc<Entity>) -> Arc<Entity> {
-        if !entity.dropped.get(py) {
+        if !entity.away.get(py) {
             return Arc::clone(entity);
         }
         // The kind may read more payloads since the last start.
         let kind = self.kinds.borrow(py).get(entity.kind.number).cloned();
-        self.entity(py, kind.as_ref().unwrap_or(&entity.kind), &entity.key.id)
+        let kind = kind.as_ref().unwrap_or(&entity.kind);
+        let fits = Arc::ptr_eq(kind, &entity.kind) && !entity.slot.borrow(py).is_taken();
+        let made = || if fits { Arc::clone(entity) } else { Arc::new(Entity::new(Arc::clone(kind), &entity.key.id)) };
+        self.find(py, kind, &entity.key.id).unwrap_or_else(|| self.take_in(py, made()))
     }
 
     pub fn find(&self, py: Python<'_>, kind: &Arc<Kind>, id: &str) -> Option<Arc<Entity>> {
@@ -82,16 +88,28 @@ impl Engine {
         self.entities.borrow(py).find(hash, same).map(Arc::clone)
     }
 
-    pub fn entity(&self, py: Python<'_>, kind: &Arc<Kind>, id: &str) -> Arc<Entity> {
-        let hash = ego_core::entities::shard::entity_hash(id);
-        let mut entities = self.entities.borrow_mut(py);
-        let same = |held: &Arc<Entity>| Arc::ptr_eq(&held.kind, kind) && &*held.key.id == id;
-        if let Some(found) = entities.find(hash, same) {
-            return Arc::clone(found);
+    /// Knows of an entity from now on.
+    pub fn take_in(&self, py: Python<'_>, entity: Arc<Entity>) -> Arc<Entity> {
+        entity.away.set(py, false);
+        let hash = entity.key.hash();
+        self.entities.borrow_mut(py).insert_unique(hash, Arc::clone(&entity), |held| held.key.hash());
+        entity
+    }
+
+    /// Knows no more of an entity that is not in memory and not declared.
+    pub fn let_go(&self, py: Python<'_>, entity: &Arc<Entity>) {
+        if entity.is_resident(py) || !entity.declared(py).is_none() {
+            return;
         }
-        let made = Arc::new(Entity::new(Arc::clone(kind), id, Arc::clone(&self.house)));
-        entities.insert_unique(hash, Arc::clone(&made), |held| held.key.hash());
-        made
+        let mut entities = self.entities.borrow_mut(py);
+        if let Ok(held) = entities.find_entry(entity.key.hash(), |held| Arc::ptr_eq(held, entity)) {
+            let _ = held.remove();
+            entity.away.set(py, true);
+        }
+        if entities.capacity() > 1024 && entities.len() < entities.capacity() / 8 {
+            let room = entities.len() * 2;
+            entities.shrink_to(room, |held| held.key.hash());
+        }
     }
 
     pub fn kind(&self, py: Python<'_>, number: usize) -> PyResult<Arc<Kind>> {
@@ -103,14 +121,22 @@ impl Engine {
     pub fn begin(&self, py: Python<'_>, entity: &Arc<Entity>, running: Running) {
         let before = entity.running.borrow_mut(py).replace(Box::new(running));
         drop(before);
-        self.active.borrow_mut(py).insert(Arc::as_ptr(entity).addr(), Arc::clone(entity));
+        self.active.borrow_mut(py).insert(entity.address(), Arc::clone(entity));
     }
 
     /// An `async def` handler is done; its turn is the caller's now.
     pub fn end(&self, py: Python<'_>, entity: &Arc<Entity>) -> Option<Box<Running>> {
         let running = entity.running.borrow_mut(py).take();
-        self.active.borrow_mut(py).remove(&Arc::as_ptr(entity).addr());
+        self.active.borrow_mut(py).remove(&entity.address());
         running
+    }
+
+    /// Along who waits for whose answer, from one entity to another, both included.
+    pub fn way(&self, py: Python<'_>, from: &Arc<Entity>, to: &Arc<Entity>) -> Option<Vec<Arc<Entity>>> {
+        let way = self.house.waits.borrow(py).way(from.address(), to.address())?;
+        let active = self.active.borrow(py);
+        let named = |address: &usize| [from, to].into_iter().find(|held| held.address() == *address);
+        way.iter().map(|address| named(address).or_else(|| active.get(address)).cloned()).collect()
     }
 
     fn is_drained(&self, py: Python<'_>) -> bool {
@@ -157,8 +183,12 @@ impl Engine {
             result = result.and(stopped);
         }
         let entities = std::mem::take(&mut *self.entities.borrow_mut(py));
+        drop(self.watch_nobody(py));
         for entity in entities {
-            entity.dropped.set(py, true);
+            entity.away.set(py, true);
+            entity.watched.set(py, false);
+            entity.marks.set(py, Marks::default());
+            entity.forget_declaration(py);
             let answers: Vec<_> =
                 entity.slot.borrow(py).mailbox().iter().map(|message| message.answer.clone_ref(py)).collect();
             for answer in answers {
@@ -173,7 +203,8 @@ impl Engine {
 
 impl Engine {
     #[must_use]
-    pub fn new(name: String, mailbox_capacity: usize, clock: Clock) -> Self {
+    pub fn new(name: String, mailbox_capacity: usize, resident_limit: Option<usize>, clock: Clock) -> Self {
+        let residents = Residents::new(resident_limit, clock.monotonic_nanos());
         Self {
             name,
             mailbox_capacity,
@@ -181,6 +212,7 @@ impl Engine {
             house: Arc::new(House::new(clock)),
             kinds: GilCell::default(),
             entities: GilCell::default(),
+            residents: GilCell::new(residents),
             run: GilCell::default(),
             active: GilCell::default(),
             outgoing: GilCell::default(),
@@ -193,7 +225,7 @@ impl Engine {
     pub fn register(&self, py: Python<'_>, spec: &KindSpec, number: Option<usize>) -> usize {
         let mut kinds = self.kinds.borrow_mut(py);
         let number = number.unwrap_or(kinds.len());
-        let kind = Arc::new(spec.0.numbered(py, number));
+        let kind = Arc::new(spec.0.numbered(py, number, &self.house));
         let before = match kinds.get_mut(number) {
             Some(held) => Some(std::mem::replace(held, kind)),
             None => {
@@ -297,10 +329,6 @@ impl Engine {
     pub fn count_running(&self, py: Python<'_>) -> usize {
         self.active.borrow(py).values().filter(|entity| entity.running.borrow(py).is_some()).count()
     }
-
-    pub fn count_resident(&self, py: Python<'_>) -> usize {
-        self.entities.borrow(py).iter().filter(|held| held.is_resident(py)).count()
-    }
 }
 
 /// Commands that had no end when an engine stopped.
@@ -349,6 +377,7 @@ impl Engine {
                 drop(running);
             }
             let entities = std::mem::take(&mut *self.entities.borrow_mut(py));
+            drop(self.watch_nobody(py));
             for entity in &entities {
                 entity.forget(py, entity.generation(py));
             }

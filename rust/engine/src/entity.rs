@@ -7,7 +7,9 @@ use crate::terms::Terms;
 use ego_answer::answer::{Answer, Link};
 use ego_answer::cell::{GilCell, GilValue};
 use ego_answer::future::Future;
+use ego_core::entities::residents::Marks;
 use ego_core::entities::slot::{Entry, Slot};
+use ego_core::entities::waits::Waits;
 use ego_core::io::Clock;
 use ego_core::journal::{EntityKey, Ticket};
 use pyo3::prelude::*;
@@ -87,12 +89,12 @@ impl Link for Sent {
 
     fn unlink(&self, py: Python<'_>) {
         if let Some(sender) = &self.by {
-            sender.waits_no_more(py, &self.to);
+            sender.kind.house.waits.borrow_mut(py).waits_no_more(sender.address(), self.to.address());
         }
     }
 }
 
-/// What all entities of one engine share: its clock and its counters.
+/// What all entities of one engine share: its clock, its counters, and which `async def` handler waits for whose answer.
 #[derive(Debug, Default)]
 pub struct House {
     pub clock: Clock,
@@ -101,6 +103,12 @@ pub struct House {
     pub rejected: GilValue<u64>,
     pub failed: GilValue<u64>,
     pub queued: GilValue<u64>,
+    /// Entities in memory.
+    pub resident: GilValue<u64>,
+    /// Entities that left memory because they were idle or too many.
+    pub passivated: GilValue<u64>,
+    /// By address.
+    pub waits: GilCell<Waits<usize>>,
 }
 
 impl House {
@@ -113,28 +121,56 @@ impl House {
 pub struct Entity {
     pub key: EntityKey,
     pub kind: Arc<Kind>,
-    pub house: Arc<House>,
     pub slot: GilCell<Slot<Live, Message>>,
     pub running: GilCell<Option<Box<Running>>>,
-    /// The entities that this one's `async def` handler has sent to and has no answer from.
-    waits_for: GilCell<Vec<Arc<Entity>>>,
     /// What `Engine.entity` said of it.
     declared: GilCell<Option<Box<Declared>>>,
-    /// Whether the engine has dropped it.
-    pub dropped: GilValue<bool>,
+    /// When it was used last, where it is watched.
+    pub last_used: GilValue<u64>,
+    /// Where it is noted, where it is watched.
+    pub marks: GilValue<Marks>,
+    /// Whether each use is noted, since it may have to leave memory.
+    pub watched: GilValue<bool>,
+    /// Whether it is among the entities in memory that are counted.
+    counted: GilValue<bool>,
+    /// Whether the engine knows of it. One that it does not know of is nothing but a name.
+    pub away: GilValue<bool>,
 }
 
 impl Entity {
-    pub fn new(kind: Arc<Kind>, id: &str, house: Arc<House>) -> Self {
+    /// An entity that no engine knows of yet.
+    pub fn new(kind: Arc<Kind>, id: &str) -> Self {
         Self {
             key: EntityKey::new(Arc::clone(&kind.name), Arc::from(id)),
             kind,
-            house,
             slot: GilCell::default(),
             running: GilCell::default(),
-            waits_for: GilCell::default(),
             declared: GilCell::default(),
-            dropped: GilValue::default(),
+            last_used: GilValue::default(),
+            marks: GilValue::default(),
+            watched: GilValue::default(),
+            counted: GilValue::default(),
+            away: GilValue::new(true),
+        }
+    }
+
+    /// Names it while somebody holds it.
+    pub fn address(self: &Arc<Self>) -> usize {
+        Arc::as_ptr(self).addr()
+    }
+
+    /// Nanoseconds without a command after which it leaves memory; none where it stays.
+    pub fn passivate_after(&self, py: Python<'_>) -> Option<u64> {
+        let declared = self.declared.borrow(py);
+        declared.as_ref().and_then(|declared| declared.passivate_after).or(self.kind.passivate_after)
+    }
+
+    /// Counts it among the entities in memory, or does not.
+    pub fn count(&self, py: Python<'_>, is_resident: bool) {
+        if self.counted.get(py) != is_resident {
+            self.counted.set(py, is_resident);
+            let resident = &self.kind.house.resident;
+            if is_resident { resident.add(py, 1) } else { resident.sub(py, 1) }
         }
     }
 
@@ -158,11 +194,14 @@ impl Entity {
 
     /// Takes the declaration by that object back.
     pub fn undeclare(&self, behavior: &Bound<'_, PyAny>) {
-        let py = behavior.py();
-        let declared = {
-            let mut declared = self.declared.borrow_mut(py);
-            if declared.as_ref().is_some_and(|held| held.behavior.is(behavior)) { declared.take() } else { None }
-        };
+        if self.declared(behavior.py()).is(behavior) {
+            self.forget_declaration(behavior.py());
+        }
+    }
+
+    /// Takes any declaration back.
+    pub fn forget_declaration(&self, py: Python<'_>) {
+        let declared = self.declared.borrow_mut(py).take();
         drop(declared);
     }
 
@@ -176,8 +215,9 @@ impl Entity {
     pub fn forget(&self, py: Python<'_>, generation: u32) {
         let forgotten = {
             let mut slot = self.slot.borrow_mut(py);
-            if slot.generation() == generation { slot.reset() } else { None }
+            if slot.generation() == generation { slot.reset() } else { return }
         };
+        self.count(py, false);
         drop(forgotten);
     }
 
@@ -222,41 +262,9 @@ impl Entity {
     pub fn withdraw(&self, py: Python<'_>, answer: &Py<Future>) -> bool {
         let withdrawn = self.slot.borrow_mut(py).withdraw(|message| message.answer.held().is(answer));
         if withdrawn.is_some() {
-            self.house.queued.sub(py, 1);
+            self.kind.house.queued.sub(py, 1);
         }
         withdrawn.is_some()
-    }
-
-    pub fn waits(&self, py: Python<'_>, other: &Arc<Self>) {
-        self.waits_for.borrow_mut(py).push(Arc::clone(other));
-    }
-
-    pub fn waits_no_more(&self, py: Python<'_>, other: &Arc<Self>) {
-        let mut waits_for = self.waits_for.borrow_mut(py);
-        if let Some(index) = waits_for.iter().position(|held| Arc::ptr_eq(held, other)) {
-            waits_for.swap_remove(index);
-        }
-    }
-
-    /// The way from `self` to `goal` along who waits for whom, both included.
-    pub fn way_to(self: &Arc<Self>, py: Python<'_>, goal: &Arc<Self>) -> Option<Vec<Arc<Self>>> {
-        let mut ways = vec![vec![Arc::clone(self)]];
-        let mut seen = vec![Arc::as_ptr(self)];
-        while let Some(way) = ways.pop() {
-            let Some(last) = way.last() else { continue };
-            if Arc::ptr_eq(last, goal) {
-                return Some(way);
-            }
-            for next in last.waits_for.borrow(py).iter() {
-                if !seen.contains(&Arc::as_ptr(next)) {
-                    seen.push(Arc::as_ptr(next));
-                    let mut longer = way.clone();
-                    longer.push(Arc::clone(next));
-                    ways.push(longer);
-                }
-            }
-        }
-        None
     }
 
     pub fn traverse(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {

@@ -8,11 +8,11 @@
 use crate::dispatch::{At, Ended};
 use crate::engine::Engine;
 use crate::entity::{Entity, Message};
-use crate::error;
 use crate::pending;
 use crate::repeated::Memory;
 use crate::replay::Replay;
 use crate::run::{Lane, Run};
+use crate::{error, residents};
 use ego_core::StoreError;
 use ego_core::entities::commands::Commands;
 use ego_core::history::Chunk;
@@ -132,7 +132,7 @@ impl At<'_, '_> {
             Lack::Entity(replay) => read(replay, false)?,
             Lack::Older(replay) => read(replay, true)?,
             Lack::Commands => {
-                let now = entity.house.clock.wall_nanos_at_tick();
+                let now = entity.kind.house.clock.wall_nanos_at_tick();
                 let load = lane.loader.commands(&lane.journal, &entity.key, now, entity.kind.retention)?;
                 (load.number(), What::Commands(load))
             }
@@ -192,6 +192,8 @@ impl At<'_, '_> {
                             self.change(generation, |live| live.commands.get_or_insert_default().keep(replay));
                         } else {
                             entity.put(py, replay.live, generation);
+                            let came = residents::came(self.engine, self.run, entity);
+                            return self.let_go(None).and(came);
                         }
                         return self.let_go(None);
                     }

@@ -2,6 +2,7 @@
 //!
 //! Types are recognised by their address; only what is not found so is asked about with `isinstance`.
 
+use crate::entity::House;
 use crate::error;
 use ego_answer::call::Function;
 use ego_answer::fast::attached;
@@ -32,6 +33,8 @@ pub struct Decoder {
 pub struct Kind {
     /// Its place among the kinds of its engine.
     pub number: usize,
+    /// That of its engine.
+    pub house: Arc<House>,
     pub name: Arc<str>,
     pub is_durable_state: bool,
     pub behavior: Py<PyAny>,
@@ -152,8 +155,9 @@ impl Kind {
         error::about(py, "HandlerResultError", entity, &message)
     }
 
-    /// A copy with a number and with references of its own: what one owner alone holds can be collected with it.
-    pub fn numbered(&self, py: Python<'_>, number: usize) -> Self {
+    /// A copy for an engine, with a number and with references of its own: what one owner alone holds can be collected
+    /// with it.
+    pub fn numbered(&self, py: Python<'_>, number: usize, house: &Arc<House>) -> Self {
         let all = |held: &[Py<PyAny>]| held.iter().map(|one| one.clone_ref(py)).collect::<Vec<_>>();
         let stored_type = |held: &StoredType| StoredType {
             class: held.class.clone_ref(py),
@@ -167,6 +171,7 @@ impl Kind {
         };
         Self {
             number,
+            house: Arc::clone(house),
             name: Arc::clone(&self.name),
             is_durable_state: self.is_durable_state,
             behavior: self.behavior.clone_ref(py),
@@ -269,6 +274,7 @@ impl KindSpec {
         sorted.sort_by(|a, b| (&a.name, a.version).cmp(&(&b.name, b.version)));
         Ok(Self(Kind {
             number: 0,
+            house: Arc::default(),
             name: Arc::from(name),
             is_durable_state,
             behavior: behavior.clone().into_any().unbind(),

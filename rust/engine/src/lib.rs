@@ -18,6 +18,7 @@ mod logging;
 mod pending;
 mod repeated;
 mod replay;
+mod residents;
 pub mod run;
 mod state;
 mod task;

@@ -1,6 +1,7 @@
 //! What waits for the disk, in the order of tickets, and who waits too long.
 //!
-//! One timer of the loop serves the nearest deadline of all; a command that is done costs it nothing.
+//! One timer of the loop serves the nearest deadline of all and whoever leaves memory; a command that is done costs it
+//! nothing.
 
 use crate::context::Tell;
 use crate::dispatch::{self, At};
@@ -8,7 +9,7 @@ use crate::engine::Engine;
 use crate::entity::Entity;
 use crate::run::{Call, Callback, Lane, Run};
 use crate::turn::{Fate, fate};
-use crate::{error, logging};
+use crate::{error, logging, residents};
 use ego_answer::answer::{Answer, Phase};
 use ego_core::journal::Ticket;
 use pyo3::prelude::*;
@@ -74,6 +75,8 @@ pub fn drain(engine: &Bound<'_, Engine>, run: &Arc<Run>, step: bool) -> PyResult
     if result.is_err() {
         run.home.call_soon(py, run.callbacks.drain.bind(py))?;
     }
+    // What is durable now may leave memory.
+    residents::shrink(engine.get(), py, run);
     engine.get().check_drained(py)?;
     result
 }
@@ -175,27 +178,35 @@ fn kick_lane(py: Python<'_>, lane: &Lane) {
     }
 }
 
-/// Makes sure that the timer rings at `deadline` or before.
+/// Makes sure that somebody looks at the commands once one's time is over.
 pub fn arm(engine: &Bound<'_, Engine>, run: &Run, deadline: u64) -> PyResult<()> {
     let py = engine.py();
-    if deadline == 0 {
+    let nearest = run.deadline.get(py);
+    if deadline == 0 || (nearest != 0 && nearest <= deadline) {
         return Ok(());
     }
+    run.deadline.set(py, deadline);
+    ring(engine, run, deadline)
+}
+
+/// Makes sure that the timer rings at `at` or before.
+pub fn ring(engine: &Bound<'_, Engine>, run: &Run, at: u64) -> PyResult<()> {
+    let py = engine.py();
     let nearest = run.nearest.get(py);
-    if nearest != 0 && nearest <= deadline {
+    if nearest != 0 && nearest <= at {
         return Ok(());
     }
     let clock = &engine.get().house.clock;
     if clock.is_by_hand() {
-        run.nearest.set(py, deadline);
+        run.nearest.set(py, at);
         return Ok(());
     }
     if !run.home.is_this_thread() {
         return run.home.call_soon(py, Callback::new(engine, Call::Rearm)?.bind(py));
     }
-    let wait = deadline.saturating_sub(clock.monotonic_nanos());
+    let wait = at.saturating_sub(clock.monotonic_nanos());
     let timer = run.home.call_later(py, wait, run.callbacks.expire.bind(py))?;
-    run.nearest.set(py, deadline);
+    run.nearest.set(py, at);
     let before = engine.get().timer.borrow_mut(py).replace(timer);
     if let Some(before) = before {
         before.call_method0(py, "cancel")?;
@@ -203,8 +214,9 @@ pub fn arm(engine: &Bound<'_, Engine>, run: &Run, deadline: u64) -> PyResult<()>
     Ok(())
 }
 
-/// Answers everybody whose time is over and sets the timer for the next. `due` is what the timer was set to, if it is
-/// the timer that calls: a loop's timers ring a little early. With `step`, waiting tasks run right here.
+/// Answers everybody whose time is over, has leave who was idle for his time, and sets the timer for the next. `due` is
+/// what the timer was set to, if it is the timer that calls: a loop's timers ring a little early. With `step`, waiting
+/// tasks run right here.
 pub fn expire(engine: &Bound<'_, Engine>, run: &Arc<Run>, due: u64, step: bool) -> PyResult<()> {
     let py = engine.py();
     let inner = engine.get();
@@ -214,6 +226,26 @@ pub fn expire(engine: &Bound<'_, Engine>, run: &Arc<Run>, due: u64, step: bool) 
     if let Some(timer) = timer {
         timer.call_method0(py, "cancel")?;
     }
+    let mut result = Ok(());
+    let deadline = run.deadline.get(py);
+    if deadline != 0 && deadline <= now {
+        let (late, next) = late(inner, py, run, now);
+        run.deadline.set(py, next);
+        for (entity, answer) in late {
+            result = result.and(give_up(py, &entity, &answer, step));
+        }
+    }
+    residents::passivate(inner, py, run);
+    for next in [run.deadline.get(py), residents::next_look(inner, py)] {
+        if next != 0 {
+            result = result.and(ring(engine, run, next));
+        }
+    }
+    result
+}
+
+/// Whose time is over, and when the next one's is; 0 for never.
+fn late(engine: &Engine, py: Python<'_>, run: &Run, now: u64) -> (Vec<(Arc<Entity>, Answer)>, u64) {
     let mut late = Vec::new();
     let mut next = 0;
     let mut look = |entity: &Arc<Entity>, answer: &Answer| match answer.deadline(py) {
@@ -226,7 +258,7 @@ pub fn expire(engine: &Bound<'_, Engine>, run: &Arc<Run>, due: u64, step: bool) 
             look(&waiting.entity, &waiting.answer);
         }
     }
-    for entity in inner.active.borrow(py).values() {
+    for entity in engine.active.borrow(py).values() {
         if let Some(running) = &*entity.running.borrow(py) {
             look(entity, &running.answer);
         }
@@ -234,13 +266,7 @@ pub fn expire(engine: &Bound<'_, Engine>, run: &Arc<Run>, due: u64, step: bool) 
             look(entity, &message.answer);
         }
     }
-    arm(engine, run, next)?;
-    let mut result = Ok(());
-    for (entity, answer) in late {
-        let shown = give_up(py, &entity, &answer, step);
-        result = result.and(shown);
-    }
-    result
+    (late, next)
 }
 
 /// Answers with `CommandTimeoutError`; a command that is still queued never runs.

@@ -59,7 +59,7 @@ pub fn known<'py>(
     live: &mut Live,
     command: &Identified,
 ) -> PyResult<Known<'py>> {
-    let (now, retention) = (entity.house.clock.wall_nanos_at_tick(), entity.kind.retention);
+    let (now, retention) = (entity.kind.house.clock.wall_nanos_at_tick(), entity.kind.retention);
     if live.commands.is_none() {
         match Commands::read(journal, &entity.key, now, retention, Wait::Never) {
             Ok(commands) => live.commands = Some(Box::new(Memory::new(commands))),
@@ -110,7 +110,7 @@ pub fn remember(
     let remembered = Remembered {
         fingerprint: command.fingerprint,
         revision: live.revision,
-        time: entity.house.clock.wall_nanos_at_tick(),
+        time: entity.kind.house.clock.wall_nanos_at_tick(),
         reply: rejection.is_none().then(|| live.state.clone_ref(py)),
         rejection: rejection.map(Box::new),
         ticket: live.last_ticket,

@@ -63,7 +63,9 @@ pub struct Run {
     pub draining: GilValue<bool>,
     pub flush_is_due: GilValue<bool>,
     pub pump_is_due: GilValue<bool>,
-    /// The deadline that the timer is set to; 0 for none.
+    /// The nearest deadline of a command; 0 for none.
+    pub deadline: GilValue<u64>,
+    /// What the timer is set to; 0 for nothing.
     pub nearest: GilValue<u64>,
     /// Calls from other loops and threads that are under way.
     pub visitors: GilValue<u64>,
@@ -80,6 +82,7 @@ impl Run {
             draining: GilValue::default(),
             flush_is_due: GilValue::default(),
             pump_is_due: GilValue::default(),
+            deadline: GilValue::default(),
             nearest: GilValue::default(),
             visitors: GilValue::default(),
         }

@@ -6,11 +6,11 @@
 use crate::context::{self, Context, Frame};
 use crate::dispatch::{At, Deferred, Ended};
 use crate::entity::Running;
-use crate::error;
 use crate::pending::{self, Then, Verdict, Waiting};
 use crate::run::{Call, Callback};
 use crate::terms::Terms;
 use crate::turn::{self, Carried, Fate, fate};
+use crate::{error, residents};
 use ego_answer::answer::{Answer, Phase};
 use ego_answer::wake;
 use pyo3::prelude::*;
@@ -129,6 +129,9 @@ impl<'py> At<'_, 'py> {
         let Some(running) = engine.get().end(py, entity) else { return Ok(()) };
         let mut tells = running.scope.get().close(py);
         let live = entity.slot.borrow_mut(py).take();
+        if entity.watched.get(py) {
+            residents::used(engine.get(), py, entity);
+        }
         let concluded = if let Some(mut live) = live {
             let frame = Frame::new(entity, live.revision, running.terms.as_ref());
             let (journal, carried) = (self.journal(), Carried::default());

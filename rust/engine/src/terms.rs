@@ -45,6 +45,12 @@ pub struct Given<'a, 'py> {
     pub metadata: Option<&'a Bound<'py, PyAny>>,
 }
 
+impl Given<'_, '_> {
+    pub fn is_empty(&self) -> bool {
+        [self.expected_revision, self.command_id, self.metadata].iter().all(Option::is_none)
+    }
+}
+
 impl Terms {
     /// Checks what was given for a command to an entity, and adds what is inherited; none where there is nothing.
     ///
@@ -61,7 +67,7 @@ impl Terms {
         let terms = Self {
             expected: given.expected_revision.map(expected).transpose()?,
             command: given.command_id.map(|id| identified(id, command, kind, entity)).transpose()?,
-            metadata: merged(inherited.as_deref(), given.metadata, entity)?,
+            metadata: merged(py, inherited.as_deref(), given.metadata, entity)?,
         };
         let empty = terms.expected.is_none() && terms.command.is_none() && terms.metadata.is_empty();
         Ok((!empty).then(|| Arc::new(terms)))
@@ -94,12 +100,20 @@ impl Terms {
 
     /// The metadata as a new dictionary.
     pub fn metadata_of<'py>(this: Option<&Self>, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
-        let found = PyDict::new(py);
-        for (name, value) in this.map(|terms| metadata::pairs(&terms.metadata)).unwrap_or_default() {
-            found.set_item(name, value)?;
-        }
-        Ok(found)
+        dictionary(py, this.map_or(&[], |terms| &terms.metadata))
     }
+}
+
+/// Encoded metadata as a new dictionary.
+///
+/// # Errors
+/// Those of the interpreter.
+pub fn dictionary<'py>(py: Python<'py>, encoded: &[u8]) -> PyResult<Bound<'py, PyDict>> {
+    let found = PyDict::new(py);
+    for (name, value) in metadata::pairs(encoded) {
+        found.set_item(name, value)?;
+    }
+    Ok(found)
 }
 
 fn member<'py>(py: Python<'py>, name: &str) -> PyResult<Bound<'py, PyAny>> {
@@ -144,11 +158,17 @@ fn identified(
 }
 
 /// What is inherited, then what the sending command is the cause of, then what was given: the last one counts.
-fn merged(inherited: Option<&Terms>, given: Option<&Bound<'_, PyAny>>, entity: &EntityKey) -> PyResult<Vec<u8>> {
+fn merged(
+    py: Python<'_>,
+    inherited: Option<&Terms>,
+    given: Option<&Bound<'_, PyAny>>,
+    entity: &EntityKey,
+) -> PyResult<Vec<u8>> {
     let before = inherited.map(Terms::handed_down).unwrap_or_default();
-    let Some(given) = given else { return Ok(before) };
-    let py = given.py();
-    let encoded = encode(&before, given)?;
+    let encoded = match given {
+        None => before,
+        Some(given) => encode(&before, given)?,
+    };
     if encoded.len() <= MAX_METADATA_BYTES {
         return Ok(encoded);
     }

@@ -27,10 +27,16 @@ impl NativeEngine {
 #[pymethods]
 impl NativeEngine {
     #[new]
-    #[pyo3(signature = (name, *, mailbox_capacity, clock))]
-    fn new(py: Python<'_>, name: String, mailbox_capacity: usize, clock: Option<&HandClock>) -> PyResult<Self> {
+    #[pyo3(signature = (name, *, mailbox_capacity, resident_limit, clock))]
+    fn new(
+        py: Python<'_>,
+        name: String,
+        mailbox_capacity: usize,
+        resident_limit: Option<usize>,
+        clock: Option<&HandClock>,
+    ) -> PyResult<Self> {
         let clock = clock.map(|clock| clock.0.clone()).unwrap_or_default();
-        Py::new(py, Engine::new(name, mailbox_capacity, clock)).map(Self)
+        Py::new(py, Engine::new(name, mailbox_capacity, resident_limit, clock)).map(Self)
     }
 
     /// Takes a kind in and gives its number; with a number, in the place of the kind that has it, before a start.
@@ -80,7 +86,8 @@ impl NativeEngine {
         let (py, engine) = (entity_id.py(), self.0.get());
         drop(engine.running(py)?);
         let kind = engine.kind(py, kind)?;
-        let entity = engine.entity(py, &kind, &checked_id(py, &kind.name, entity_id)?);
+        let id = checked_id(py, &kind.name, entity_id)?;
+        let entity = engine.find(py, &kind, &id).unwrap_or_else(|| Arc::new(Entity::new(kind, &id)));
         Ok(EntityRef::new(self.0.clone_ref(py), entity))
     }
 
@@ -94,14 +101,18 @@ impl NativeEngine {
         passivate_after: Option<f64>,
     ) -> PyResult<bool> {
         let (py, engine) = (behavior.py(), self.0.get());
-        let entity = engine.entity(py, &engine.kind(py, kind)?, entity_id);
+        let kind = engine.kind(py, kind)?;
+        let entity = engine.find(py, &kind, entity_id);
+        let entity = entity.unwrap_or_else(|| engine.take_in(py, Arc::new(Entity::new(kind, entity_id))));
         Ok(entity.declare(py, behavior, passivate_after.map(kind::nanos)))
     }
 
     /// Takes that back, if it is still that object.
     fn undeclare(&self, kind: usize, entity_id: &str, behavior: &Bound<'_, PyAny>) -> PyResult<()> {
-        if let Some(entity) = self.find(behavior.py(), kind, entity_id)? {
+        let py = behavior.py();
+        if let Some(entity) = self.find(py, kind, entity_id)? {
             entity.undeclare(behavior);
+            self.0.get().let_go(py, &entity);
         }
         Ok(())
     }
@@ -146,7 +157,8 @@ impl NativeEngine {
         counters.set_item("failed", house.failed.get(py))?;
         counters.set_item("queued", house.queued.get(py))?;
         counters.set_item("running", engine.count_running(py))?;
-        counters.set_item("resident", engine.count_resident(py))?;
+        counters.set_item("resident", house.resident.get(py))?;
+        counters.set_item("passivated", house.passivated.get(py))?;
         let run = engine.run.borrow(py).clone();
         if let Some(run) = run {
             counters.set_item("waiting", run.count_waiting(py))?;

@@ -61,10 +61,10 @@ impl EntityRef {
         Self { engine, entity: GilCell::new(entity) }
     }
 
-    /// The live entity; another one after the engine was stopped and started.
+    /// The live entity; it may be another one since it was used last.
     #[inline]
     pub(crate) fn entity<'a>(&'a self, py: Python<'_>) -> Ref<'a, Arc<Entity>> {
-        if self.entity.borrow(py).dropped.get(py) {
+        if self.entity.borrow(py).away.get(py) {
             let current = self.engine.get().current(py, &self.entity.borrow(py));
             *self.entity.borrow_mut(py) = current;
         }

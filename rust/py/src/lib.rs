@@ -2,6 +2,7 @@
 //!
 //! It converts, delegates to `ego_engine`, and converts back.
 
+mod blocking;
 mod engine;
 mod entity_ref;
 mod faults;
@@ -27,5 +28,8 @@ fn _native(py: Python<'_>, module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<context::Context>()?;
     module.add("running", context::variable(py)?)?;
     module.add_function(wrap_pyfunction!(context::context, module)?)?;
+    module.add_function(wrap_pyfunction!(blocking::check_may_block, module)?)?;
+    module.add_function(wrap_pyfunction!(blocking::call, module)?)?;
+    module.add_function(wrap_pyfunction!(blocking::call_state, module)?)?;
     module.add_function(wrap_pyfunction!(store::after_fork_in_child, module)?)
 }

@@ -87,15 +87,13 @@ unsafe fn named<'py>(
         None => DEFAULT_TIMEOUT,
         Some(timeout) => patience(timeout)?,
     };
-    if [expected_revision, command_id, metadata].iter().all(|given| given.is_none()) {
-        return slf.with_place(py, true, |at| at.send(command, timeout.0, None));
-    }
     let given = Given {
         expected_revision: expected_revision.as_deref(),
         command_id: command_id.as_deref(),
         metadata: metadata.as_deref(),
     };
-    slf.with_place(py, true, |at| at.send(command, timeout.0, Some(&given)))
+    let given = (!given.is_empty()).then_some(&given);
+    slf.with_place(py, true, |at| at.send(command, timeout.0, given))
 }
 
 /// Which of the names it is, mostly known by its address.

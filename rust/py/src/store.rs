@@ -2,13 +2,13 @@
 
 use crate::faults::Faults;
 use ego_core::StoreError;
-use ego_core::journal::{Journal, Read};
+use ego_core::journal::{EntityKey, Journal, Read};
 use ego_core::loader::Loader;
 use ego_core::log::{Log, LogOptions, Opened};
 use ego_core::memory::MemoryJournal;
 use ego_core::scripted::ScriptedJournal;
 use ego_engine::clock::HandClock;
-use ego_engine::error;
+use ego_engine::{error, terms};
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict};
 use std::path::PathBuf;
@@ -18,7 +18,9 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 /// child has it free.
 static OPENED: Mutex<Vec<Weak<dyn Journal>>> = Mutex::new(Vec::new());
 
-type ReadRow<'py> = (String, String, u64, u64, u64, String, u32, Bound<'py, PyBytes>);
+type ReadRow<'py> = (String, String, u64, u64, u64, String, u32, Bound<'py, PyBytes>, Bound<'py, PyDict>);
+type Place = (EntityKey, u64, u64, u64);
+type Bytes = (Vec<u8>, Vec<u8>);
 
 /// An opened journal.
 #[pyclass(frozen, module = "ego._native")]
@@ -113,30 +115,27 @@ impl Store {
         Ok(counters)
     }
 
-    /// The durable events from a position on, at most `limit`.
+    /// The durable events and states from a position on, at most `limit`, each with its metadata.
     fn read_from<'py>(&self, py: Python<'py>, position: u64, limit: usize) -> PyResult<Vec<ReadRow<'py>>> {
         let mut rows = Vec::new();
         let read = py.detach(|| {
             self.journal.read_from(position.max(1), &mut |entity, event| {
                 if rows.len() < limit {
-                    let (kind, id) = (entity.kind.to_string(), entity.id.to_string());
-                    let name = event.name.to_owned();
-                    rows.push((
-                        kind,
-                        id,
-                        event.revision,
-                        event.position,
-                        event.time,
-                        name,
-                        event.version,
-                        event.payload.to_vec(),
-                    ));
+                    let place = (entity.clone(), event.revision, event.position, event.time);
+                    let bytes = (event.payload.to_vec(), event.metadata.to_vec());
+                    rows.push((place, event.name.to_owned(), event.version, bytes));
                 }
                 if rows.len() < limit { Read::More } else { Read::Enough }
             })
         });
         read.map_err(|failure| error::storage(py, &failure))?;
-        Ok(rows.into_iter().map(|(a, b, c, d, e, f, g, h)| (a, b, c, d, e, f, g, PyBytes::new(py, &h))).collect())
+        let row = |(place, name, version, (payload, metadata)): (Place, String, u32, Bytes)| {
+            let (entity, revision, position, time) = place;
+            let metadata = terms::dictionary(py, &metadata)?;
+            let (kind, id, payload) = (entity.kind.to_string(), entity.id.to_string(), PyBytes::new(py, &payload));
+            Ok((kind, id, revision, position, time, name, version, payload, metadata))
+        };
+        rows.into_iter().map(row).collect()
     }
 
     /// Why the store takes no more writes, if it does not.

@@ -82,3 +82,19 @@ reveal_type(with_currency({}))  # is: Mapping[str, Any]
 ego.Kind(Account, passivate_after=60, keep_command_ids=0, keep_command_ids_for=3600.0)
 ego.Kind(Account, passivate_after="60")  # error
 ego.Kind(Account, keep_command_ids=None)  # error
+
+
+async def terms(ref: ego.EntityRef[Deposit, Balance], engine: ego.Engine) -> None:
+    reveal_type(await ref.send(Deposit(1), expected_revision=3, command_id="c-1"))  # is: tuple[Balance, int]
+    reveal_type(await ref.send(Deposit(1), metadata={"user": "ann"}))  # is: tuple[Balance, int]
+    answer = await engine.send_command("a", Deposit(1), kind=Account, expected_revision=ego.MUST_EXIST)
+    reveal_type(answer)  # is: tuple[Balance, int]
+    reveal_type(await engine.send_command("a", 5, command_id="c-1", metadata={}))  # is: tuple[Any, int]
+    await ref.send(Deposit(1), expected_revision=None, command_id=None, metadata=None)
+    await ref.send(Deposit(1), expected_revision="1")  # error
+    await ref.send(Deposit(1), command_id=1)  # error
+    await ref.send(Deposit(1), metadata={"user": 1})  # error
+    await ref.send(Deposit(1), metadata=[("user", "ann")])  # error
+    await engine.send_command("a", Deposit(1), expected_revision=1.0)  # error
+    reveal_type(ego.context().command_id)  # is: str | None
+    reveal_type(ego.context().metadata)  # is: dict[str, str]

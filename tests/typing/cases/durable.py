@@ -96,3 +96,13 @@ reveal_type(Person("p-1").handle_command(Rename("Ann"), 0, Profile()))  # is: tu
 reveal_type(ego.Kind(Person))  # is: Kind[Rename | Retire, Profile]
 reveal_type(ego.Kind(Person, create=Person))  # is: Kind[Rename | Retire, Profile]
 ego.Kind(Person, create=Waiting)  # error
+
+
+async def stored(engine: ego.Engine) -> None:
+    ref = await engine.durable_state_entity(Person("p-1"))
+    reveal_type(ref)  # is: EntityRef[Rename | Retire, Profile]
+    reveal_type(await ref.send(Rename("Ann"), expected_revision=0))  # is: tuple[Profile, int]
+    reveal_type(await engine.get(Waiting, "w-1").send(Rename("Ann")))  # is: tuple[Profile, int]
+    await engine.entity(Person("p-1"))  # error
+    await ref.send(Profile("Ann"))  # error
+    ego.Engine("people", ego.MemoryStore(), state_store="states.ego")  # error

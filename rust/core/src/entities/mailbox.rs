@@ -7,7 +7,9 @@ use std::collections::VecDeque;
 /// The waiting messages of one entity.
 #[derive(Debug)]
 pub struct Mailbox<M> {
-    waiting: VecDeque<M>,
+    /// Behind a pointer, since most entities have nobody who waits.
+    #[expect(clippy::box_collection, reason = "a queue that is empty takes four times the place of a pointer")]
+    waiting: Option<Box<VecDeque<M>>>,
 }
 
 /// A message that was not taken, because as many wait already as may.
@@ -16,7 +18,7 @@ pub struct Full<M>(pub M);
 
 impl<M> Default for Mailbox<M> {
     fn default() -> Self {
-        Self { waiting: VecDeque::new() }
+        Self { waiting: None }
     }
 }
 
@@ -26,48 +28,50 @@ impl<M> Mailbox<M> {
     /// # Errors
     /// [`Full`], with the message.
     pub fn push(&mut self, message: M, capacity: usize) -> Result<(), Full<M>> {
-        if self.waiting.len() >= capacity {
+        if self.len() >= capacity {
             return Err(Full(message));
         }
-        self.waiting.push_back(message);
+        self.waiting.get_or_insert_default().push_back(message);
         Ok(())
     }
 
     /// Takes the message that has waited longest.
     pub fn pop(&mut self) -> Option<M> {
-        let message = self.waiting.pop_front();
-        if self.waiting.is_empty() && self.waiting.capacity() > 64 {
-            self.waiting = VecDeque::new();
+        let waiting = self.waiting.as_mut()?;
+        let message = waiting.pop_front();
+        if waiting.is_empty() && waiting.capacity() > 64 {
+            self.waiting = None;
         }
         message
     }
 
     /// Lets a message wait in front of all others, however many they are.
     pub fn put_back(&mut self, message: M) {
-        self.waiting.push_front(message);
+        self.waiting.get_or_insert_default().push_front(message);
     }
 
     /// Takes the first message that `wanted` accepts out of the queue; the others keep their order.
     pub fn take(&mut self, wanted: impl FnMut(&M) -> bool) -> Option<M> {
-        let index = self.waiting.iter().position(wanted)?;
-        self.waiting.remove(index)
+        let waiting = self.waiting.as_mut()?;
+        let index = waiting.iter().position(wanted)?;
+        waiting.remove(index)
     }
 
     /// The waiting messages, the one that has waited longest first.
     pub fn iter(&self) -> impl Iterator<Item = &M> {
-        self.waiting.iter()
+        self.waiting.iter().flat_map(|waiting| waiting.iter())
     }
 
     /// How many wait.
     #[must_use]
     pub fn len(&self) -> usize {
-        self.waiting.len()
+        self.waiting.as_ref().map_or(0, |waiting| waiting.len())
     }
 
     /// Whether nobody waits.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.waiting.is_empty()
+        self.len() == 0
     }
 }
 

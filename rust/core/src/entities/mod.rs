@@ -3,6 +3,7 @@
 pub mod commands;
 pub mod mailbox;
 pub mod residency;
+pub mod residents;
 pub mod shard;
 pub mod sketch;
 pub mod slot;

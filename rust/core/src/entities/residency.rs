@@ -19,6 +19,9 @@ pub type Place = u32;
 /// How many entities of a list are asked whether they may leave before one call of [`Residency::victim`] goes on.
 pub const TRIES: usize = 16;
 
+/// A sketch for more entities than this costs more than its answers are worth.
+const MOST_SEEN: usize = 1 << 22;
+
 /// Each list is a ring through a node of its own; these nodes come first, and a node names its list by that number.
 const WINDOW: u32 = 0;
 const PROBATION: u32 = 1;
@@ -57,7 +60,7 @@ impl Residency {
             nodes: (0..LISTS).map(|list| Node { older: list, younger: list, hash: 0, list }).collect(),
             sizes: [0; LISTS as usize],
             free: FREE,
-            sketch: Sketch::new(limit),
+            sketch: Sketch::new(limit.min(MOST_SEEN)),
             limit,
             window,
             protected: main - main / 5,

@@ -5,9 +5,9 @@
 //! away their times; a clock that jumps by years costs what one that jumps by a tick does. Entries leave in the order
 //! of their ticks, and in no order within one.
 //!
-//! There is no way to cancel. Who extends a deadline notes it elsewhere, looks when the entry of the old one is taken,
-//! and schedules again; so a touch costs nothing here, and a key needs one entry alone. Memory is given back when the
-//! last entry has left. A clock that goes back finds nothing due until it has caught up with itself.
+//! Who extends a deadline notes it elsewhere, looks when the entry of the old one is taken, and schedules again; so a
+//! touch costs nothing here, and a key needs one entry alone. Who will not come back cancels. Memory is given back when
+//! the last entry has left. A clock that goes back finds nothing due until it has caught up with itself.
 
 #![expect(clippy::indexing_slicing, reason = "a link leads to an entry; one that does not is a bug, and must be loud")]
 
@@ -21,6 +21,11 @@ const SLOTS: usize = 1 << LEVEL_BITS;
 const NONE: u32 = u32::MAX;
 /// An empty wheel keeps room for this many entries.
 const KEPT: usize = 1024;
+/// The entry before the first one of a slot: this and the number of the slot.
+const HEADS: u32 = NONE - (LEVELS * SLOTS) as u32;
+
+/// Names an entry that was not taken yet.
+pub type Alarm = u32;
 
 /// Keys, each with the time in nanoseconds at which it is due.
 #[derive(Debug)]
@@ -39,7 +44,9 @@ pub struct Wheel<K> {
 #[derive(Debug)]
 struct Entry<K> {
     at: u64,
-    key: K,
+    /// None where the entry is free.
+    key: Option<K>,
+    before: u32,
     next: u32,
 }
 
@@ -50,7 +57,7 @@ struct First {
     tick: u64,
 }
 
-impl<K: Copy> Wheel<K> {
+impl<K> Wheel<K> {
     /// An empty wheel whose clock shows `now`.
     #[must_use]
     pub fn new(now: u64) -> Self {
@@ -65,12 +72,12 @@ impl<K: Copy> Wheel<K> {
     }
 
     /// Has `key` taken once it is `at`; at the next look, if that has passed.
-    pub fn schedule(&mut self, key: K, at: u64) {
-        let entry = Entry { at, key, next: NONE };
+    pub fn schedule(&mut self, key: K, at: u64) -> Alarm {
+        let entry = Entry { at, key: Some(key), before: NONE, next: NONE };
         let index = self.free;
         let index = if index == NONE {
             let index = u32::try_from(self.entries.len()).unwrap_or(NONE);
-            assert!(index != NONE, "a wheel has at most 2^32 - 1 entries");
+            assert!(index < HEADS, "a wheel has at most 2^32 - 513 entries");
             self.entries.push(entry);
             index
         } else {
@@ -79,6 +86,15 @@ impl<K: Copy> Wheel<K> {
         };
         self.len += 1;
         self.link(index);
+        index
+    }
+
+    /// Takes the key of an entry out before its time.
+    pub fn cancel(&mut self, alarm: Alarm) -> Option<K> {
+        let taken = self.entries.get_mut(alarm as usize)?.key.take()?;
+        self.unlink(alarm);
+        self.give_back(alarm);
+        Some(taken)
     }
 
     /// Takes one key that is due, with the time it was scheduled for; to be called until there is none.
@@ -89,7 +105,7 @@ impl<K: Copy> Wheel<K> {
         while let Some(First { level, slot, tick }) = self.first().filter(|first| first.tick <= now) {
             self.tick = tick;
             if level == 0 {
-                return Some(self.take(slot));
+                return self.take(slot);
             }
             self.occupied[level] &= !(1 << slot);
             let mut index = std::mem::replace(&mut self.slots[level][slot], NONE);
@@ -136,27 +152,49 @@ impl<K: Copy> Wheel<K> {
         let level = (u64::BITS - ((tick ^ self.tick) | 1).leading_zeros() - 1) / LEVEL_BITS;
         let slot = (tick >> (LEVEL_BITS * level)) as usize % SLOTS;
         let level = level as usize;
-        entry.next = std::mem::replace(&mut self.slots[level][slot], index);
+        let next = std::mem::replace(&mut self.slots[level][slot], index);
+        (entry.before, entry.next) = (HEADS + (level * SLOTS + slot) as u32, next);
+        if next != NONE {
+            self.entries[next as usize].before = index;
+        }
         self.occupied[level] |= 1 << slot;
     }
 
-    /// Takes the first entry of an occupied slot of the lowest level.
-    fn take(&mut self, slot: usize) -> (K, u64) {
-        let index = self.slots[0][slot];
-        let entry = &mut self.entries[index as usize];
-        let taken = (entry.key, entry.at);
-        let next = std::mem::replace(&mut entry.next, self.free);
-        self.free = index;
-        self.slots[0][slot] = next;
-        if next == NONE {
-            self.occupied[0] &= !(1 << slot);
+    fn unlink(&mut self, index: u32) {
+        let Entry { before, next, .. } = self.entries[index as usize];
+        if next != NONE {
+            self.entries[next as usize].before = before;
         }
+        match before.checked_sub(HEADS) {
+            None => self.entries[before as usize].next = next,
+            Some(place) => {
+                let (level, slot) = (place as usize / SLOTS, place as usize % SLOTS);
+                self.slots[level][slot] = next;
+                if next == NONE {
+                    self.occupied[level] &= !(1 << slot);
+                }
+            }
+        }
+    }
+
+    /// Takes the first entry of an occupied slot of the lowest level.
+    fn take(&mut self, slot: usize) -> Option<(K, u64)> {
+        let index = self.slots[0][slot];
+        self.unlink(index);
+        let entry = &mut self.entries[index as usize];
+        let taken = entry.key.take().map(|key| (key, entry.at));
+        self.give_back(index);
+        taken
+    }
+
+    fn give_back(&mut self, index: u32) {
+        self.entries[index as usize].next = self.free;
+        self.free = index;
         self.len -= 1;
         if self.len == 0 && self.entries.capacity() > KEPT {
             self.entries = Vec::new();
             self.free = NONE;
         }
-        taken
     }
 }
 
@@ -165,14 +203,16 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_entry_of_a_small_key_is_sixteen_bytes() {
-        assert_eq!((size_of::<Entry<u32>>(), size_of::<Entry<u64>>()), (16, 24));
+    fn an_entry_of_a_pointer_is_twenty_four_bytes() {
+        assert_eq!(size_of::<Entry<std::sync::Arc<u64>>>(), 24);
     }
 
     #[test]
     fn places_are_used_again_and_given_back_at_the_end() {
         let mut wheel = Wheel::new(0);
-        (0..10_000u32).for_each(|key| wheel.schedule(key, u64::from(key) * TICK));
+        for key in 0..10_000u32 {
+            wheel.schedule(key, u64::from(key) * TICK);
+        }
         let room = wheel.entries.capacity();
         for now in 0..50_000 {
             let (key, at) = wheel.take_due(now * TICK).unwrap();

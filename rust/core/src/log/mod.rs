@@ -14,6 +14,7 @@ mod heads;
 mod housekeeper;
 mod manifest;
 mod options;
+mod pages;
 mod queue;
 mod reader;
 mod recovery;
