@@ -108,6 +108,7 @@ class Store:
         shards: int,
         segment_bytes: int,
         max_unit_bytes: int,
+        max_queue_bytes: int,
         clock: Clock | None,
     ) -> Store: ...
     def scripted(self, faults: Faults, path: str | PathLike[str]) -> Store: ...
