@@ -10,6 +10,7 @@ from egotest.bank import Account, Balance, Deposit, Deposited, Do, Gate, Look
 from egotest.running import Run, turns
 
 import ego
+from ego.testing import Faults, FaultyStore
 
 Store = ego.LogStore | ego.MemoryStore
 
@@ -98,6 +99,34 @@ def test_two_entities_that_start_to_wait_for_each_other_are_told_at_once(store: 
                 return_exceptions=True,
             )
             assert ego.DeadlockError in [type(each) for each in answers]
+
+    run(main())
+
+
+def test_who_waits_for_the_disk_alone_is_in_no_circle(store: Store, run: Run) -> None:
+    async def main() -> None:
+        faults, gate = Faults(), Gate()
+        async with ego.Engine("bank", FaultyStore(store, faults), behaviors=[Account]) as bank:
+            a, b = bank.get(Account, "a"), bank.get(Account, "b")
+
+            async def ask(_account: Account) -> None:
+                await b.send(gate.command(Deposited(1)), timeout=None)
+
+            async def ask_back() -> None:
+                await a.send(Look(), timeout=None)
+
+            first = a.send(Do(ask), timeout=None)
+            await gate.reached.wait()
+            with faults.hold("append", entity=(Account, "b")) as held:
+
+                def release_then_ask_back(_account: Account) -> Any:
+                    held.release()
+                    return ask_back()
+
+                second = b.send(Do(release_then_ask_back), timeout=None)
+                gate.opened.set()
+                assert await second == (Balance(1), 1)
+                assert await first == (Balance(0), 0)
 
     run(main())
 

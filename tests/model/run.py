@@ -37,7 +37,7 @@ from programs import (
 )
 
 import ego
-from ego._native import Clock as NativeClock
+from ego.testing import Clock
 
 Store = ego.LogStore | ego.MemoryStore
 LIMIT = 30.0
@@ -82,13 +82,6 @@ class Statistics:
         return lines
 
 
-class Hand:
-    """A clock that is moved by hand."""
-
-    def __init__(self) -> None:
-        self.native = NativeClock()
-
-
 class Stage(logging.Handler):
     """One engine, and the programs on it."""
 
@@ -96,7 +89,7 @@ class Stage(logging.Handler):
         super().__init__()
         self.world, self.casts, self.moved = world, dict[str, tuple["Running", int]](), asyncio.Event()
         self.logged: list[tuple[str, str]] = []
-        rules, self.clock = world.rules, Hand()
+        rules, self.clock = world.rules, Clock()
         behavior: type[Any] = Notebook if rules.durable else Ledger
         find: Find = self.casts.__getitem__
         self.kind: ego.Kind[Any, Any] = ego.Kind(
@@ -409,17 +402,11 @@ async def happen(operation: Operation, place: int, stage: Stage, running: list[R
             for each in running:
                 each.model.advance(seconds)
                 each.model.settle()
-            stage.clock.native.advance(int(seconds * 1e9))
-            look(stage.engine)
+            stage.clock.advance(seconds)
         case "restart":
             await restart(stage, running)
         case _:
             await halt(stage, running)
-
-
-def look(engine: ego.Engine) -> None:
-    """Has the engine look at its clock."""
-    engine._native.look()  # pyright: ignore[reportPrivateUsage]
 
 
 async def restart(stage: Stage, running: list[Running]) -> None:

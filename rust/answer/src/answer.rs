@@ -135,6 +135,14 @@ impl Answer {
         self.0.get().rest(py).link = Some(link);
     }
 
+    /// Its entity's turn is over: who waits for it waits for the disk alone.
+    pub fn unlink(&self, py: Python<'_>) {
+        let link = self.0.get().rest.borrow_mut(py).as_mut().and_then(|rest| rest.link.take());
+        if let Some(link) = link {
+            link.unlink(py);
+        }
+    }
+
     /// Makes it the answer of a `tell`: nobody waits, exceptions go to the log.
     pub fn set_told(&self, py: Python<'_>) {
         self.0.get().told.set(py, true);

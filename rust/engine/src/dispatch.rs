@@ -385,6 +385,7 @@ impl<'a, 'py> At<'a, 'py> {
         answer.prepare(py, value.map(Bound::into_any));
         match fate(self.journal(), ticket) {
             Fate::Open => {
+                answer.unlink(py);
                 let then = Then::Show { tells, rejected };
                 let waiting = Waiting { ticket, entity: Arc::clone(entity), generation, answer, then };
                 pending::wait(engine, run, waiting)

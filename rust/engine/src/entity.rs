@@ -29,7 +29,7 @@ pub struct Live {
 }
 
 impl Live {
-    pub(crate) fn traverse(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
+    pub fn traverse(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
         visit.call(&self.behavior)?;
         visit.call(&self.state)?;
         self.commands.iter().flat_map(|commands| commands.replies()).try_for_each(|reply| visit.call(reply))
