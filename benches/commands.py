@@ -1,5 +1,4 @@
-"""What a command may carry, and the other kind of entity: durable states beside their bare loop, ids and metadata beside
-plain commands on the disk."""
+"""What a command may carry beside a plain one, on the disk; durable states beside their bare loop."""
 
 from __future__ import annotations
 

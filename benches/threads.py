@@ -26,7 +26,7 @@ def groups(folder: Path) -> Iterator[Group]:
     ours, theirs = "ego.sync", "pwrite and fdatasync each"
     measurements = [Measurement(theirs, partial(raw, folder)), Measurement(ours, partial(blocking, folder))]
     name = f"{THREADS} blocking callers through ego.sync"
-    yield Group("threads", measurements, [Ratio(name, (ours, "rate"), (theirs, "rate"), floor=3, aim=4, payload=SMALL)])
+    yield Group("threads", measurements, [Ratio(name, (ours, "rate"), (theirs, "rate"), floor=3, aim=3, payload=SMALL)])
 
 
 def blocking(folder: Path) -> Figures:

@@ -126,8 +126,8 @@ SABOTAGES = (
         (
             (
                 "rust/engine/src/entity.rs",
-                "if slot.generation() == generation { slot.reset() } else { None }",
-                "if slot.generation() >= generation { slot.reset() } else { None }",
+                "if slot.generation() == generation { slot.reset() } else { return }",
+                "if slot.generation() >= generation { slot.reset() } else { return }",
             ),
         ),
         python="tests/contract/test_full_store.py",

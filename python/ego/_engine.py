@@ -211,20 +211,19 @@ class Engine:
         Once it is declared, declaring it again changes nothing. `passivate_after` is for how many seconds this entity
         may be idle before it leaves the memory; `None`: what its kind says.
         """
-        return await self._declare(behavior, EventSourcedBehavior, passivate_after)
+        self._check_started()
+        _check_sort(behavior, EventSourcedBehavior)
+        return await self._declare(behavior, passivate_after)
 
     async def durable_state_entity(
         self, behavior: DurableStateBehavior[C, S], *, passivate_after: float | None = None
     ) -> EntityRef[C, S]:
         """Declares the durable-state entity of this object and loads it, as `entity` does with event-sourced ones."""
-        return await self._declare(behavior, DurableStateBehavior, passivate_after)
-
-    async def _declare(
-        self, behavior: Behavior[C, S], wanted: type[AnyBehavior], passivate_after: float | None
-    ) -> EntityRef[C, S]:
         self._check_started()
-        if not isinstance(behavior, wanted):
-            raise ConfigError(f"the behavior must be an object of an ego.{wanted.__name__}, not {behavior!r}")
+        _check_sort(behavior, DurableStateBehavior)
+        return await self._declare(behavior, passivate_after)
+
+    async def _declare(self, behavior: Behavior[C, S], passivate_after: float | None) -> EntityRef[C, S]:
         if not hasattr(behavior, "id"):
             raise ConfigError(f"{behavior!r} has no id; its __init__ must call super().__init__(entity_id)")
         after = None if passivate_after is None else check_passivate_after(passivate_after)
@@ -349,6 +348,11 @@ class Engine:
         raise EngineNotStartedError(
             f"engine {self._name!r} is {self._phase}; use it inside 'async with engine:' or between start and stop"
         )
+
+
+def _check_sort(behavior: object, wanted: type) -> None:
+    if not isinstance(behavior, wanted):
+        raise ConfigError(f"the behavior must be an object of an ego.{wanted.__name__}, not {behavior!r}")
 
 
 def _in_a_handler() -> bool:

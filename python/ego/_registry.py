@@ -16,7 +16,6 @@ from ego._seam import KindSpec, NativeEngine
 from ego._types import Declared, place, type_arguments
 from ego._upcasts import upcasting
 
-
 _FINGERPRINT: Final = msgspec.msgpack.Encoder(order="deterministic").encode
 
 

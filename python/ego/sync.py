@@ -11,10 +11,11 @@ import atexit
 import concurrent.futures
 import os
 import threading
+import time
 import warnings
 from collections.abc import Coroutine, Iterable, Mapping
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Final, Generic, Self, TypeVar, cast, final, overload
+from typing import TYPE_CHECKING, Any, Final, Generic, Self, TypeVar, final, overload
 
 from ego._behaviors import AnyBehavior, Behavior, DurableStateBehavior, EventSourcedBehavior
 from ego._config import check_seconds
@@ -82,8 +83,12 @@ class EntityRef(Generic[C_contra, S_co]):
         """Waits for `(state, revision)` without a command."""
         return call_state(self._native, timeout)
 
+    @property
+    def _entity(self) -> object:
+        return self._native
+
     def __eq__(self, other: object, /) -> bool:
-        return isinstance(other, EntityRef) and self._native == cast("EntityRef[Any, Any]", other)._native
+        return isinstance(other, EntityRef) and self._entity == other._entity
 
     def __hash__(self) -> int:
         return hash(self._native)
@@ -108,10 +113,17 @@ class Engine:
         behaviors: Iterable[type[AnyBehavior] | Kind[Any, Any]] = (),
         state_store: "LogStore | MemoryStore | FaultyStore | None" = None,
         mailbox_capacity: int = 1024,
+        resident_limit: int | None = None,
         clock: "Clock | None" = None,
     ) -> None:
         self._engine = _Inner(
-            name, store, behaviors=behaviors, state_store=state_store, mailbox_capacity=mailbox_capacity, clock=clock
+            name,
+            store,
+            behaviors=behaviors,
+            state_store=state_store,
+            mailbox_capacity=mailbox_capacity,
+            resident_limit=resident_limit,
+            clock=clock,
         )
         self._lock = threading.Lock()
 
@@ -173,7 +185,7 @@ class Engine:
             self.stop()
 
     def __del__(self) -> None:
-        if self._home is not None and self._home.is_ours:
+        if self._home is not None and self._home.is_ours and not self._home.exiting:
             warnings.warn(f"{self!r} was not stopped", ResourceWarning, stacklevel=1, source=self)
             self._home.leave()
 
@@ -268,6 +280,15 @@ class _Inner(AsyncEngine):
     def __del__(self) -> None:
         pass
 
+    def let_visitors_leave(self) -> None:
+        """Waits until no thread is on its way into the engine, for a second at most.
+
+        A thread that the interpreter ends while native code is on its stack takes the process with it.
+        """
+        limit = time.monotonic() + 1.0
+        while self._native.count_visitors() and time.monotonic() < limit:
+            time.sleep(0.001)
+
     def known(self, entity_id: str, kind: type[AnyBehavior] | str | None) -> NativeRef[Any, Any]:
         """The entity of that id, declared in this run or stored."""
         self._check_started()
@@ -284,7 +305,8 @@ class _Home:
     failure: BaseException | None = None
     """What ended the loop."""
     _is_open: bool = True
-    _exiting: bool = False
+    exiting: bool = False
+    """Whether the interpreter ends, which has been said."""
 
     def __init__(self, engine: _Inner) -> None:
         self.process = os.getpid()
@@ -334,21 +356,25 @@ class _Home:
     def end_at_exit(self) -> None:
         """Ends the thread without a stop: nothing that needs another thread can be done any more."""
         if self.is_ours:
-            self._exiting = True
+            self.exiting = True
             self.end()
+            self._engine.let_visitors_leave()
+            left = repr(self._engine).replace("ego.", "ego.sync.", 1)
+            warnings.warn(f"{left} was not stopped", ResourceWarning, stacklevel=1)
 
     def _live(self) -> None:
         try:
-            with self._runner as runner:
-                try:
-                    runner.run(self._until_told())
-                except BaseException as failure:
-                    self.failure = failure
-                runner.run(self._wind_up())
-        except RuntimeError:
-            # The loop waits for its executor in a thread, and there are no more threads when the interpreter ends.
-            if not self._exiting:
-                raise
+            try:
+                self._runner.run(self._until_told())
+            except BaseException as failure:
+                self.failure = failure
+            self._runner.run(self._wind_up())
+            if not self.exiting:
+                self._runner.close()
+                return
+            # Whoever is blocked stays so: a thread that is woken while the interpreter ends has nothing to go back to.
+            self._loop.set_exception_handler(lambda _loop, _context: None)
+            self._loop.close()
         finally:
             _homes.discard(self)
 
@@ -360,7 +386,7 @@ class _Home:
             self._is_open = False
         # What was to run here before that has begun now, so that the runner ends it.
         await asyncio.sleep(0)
-        if self._engine.started and not self._exiting:
+        if self._engine.started and not self.exiting:
             await self._engine.stop(timeout=LAST_STOP_SECONDS)
 
 

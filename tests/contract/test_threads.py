@@ -114,7 +114,7 @@ def test_a_thread_without_a_loop_is_told_what_to_use(store: Store, run: Run) -> 
         async with engine(store) as bank:
             account = bank.get(Account, "a")
             with pytest.raises(ego.EngineNotStartedError, match=r"no event loop runs in this thread.*ego\.sync"):
-                await asyncio.to_thread(account.send, Deposit(1))
+                _ = await asyncio.to_thread(account.send, Deposit(1))
             assert await account.state() == (Balance(0), 0)
 
     run(main())

@@ -207,7 +207,12 @@ class Life:
     def compare(self) -> None:
         """Opens the store and compares every byte of every event."""
         store = _native.Store.open_log(
-            str(self.store), shards=SHARDS, segment_bytes=self.segment_bytes, max_unit_bytes=MAX_UNIT_BYTES, clock=None
+            str(self.store),
+            shards=SHARDS,
+            segment_bytes=self.segment_bytes,
+            max_unit_bytes=MAX_UNIT_BYTES,
+            max_queue_bytes=1 << 26,
+            clock=None,
         )
         try:
             opened = store.opened()

@@ -25,7 +25,12 @@ class Contents(NamedTuple):
 def contents(store: Path) -> Contents:
     """Opens the store with the options that `LogStore` has by default, reads everything, closes it."""
     journal = _native.Store.open_log(
-        str(store), shards=SHARDS, segment_bytes=SEGMENT_BYTES, max_unit_bytes=MAX_UNIT_BYTES, clock=None
+        str(store),
+        shards=SHARDS,
+        segment_bytes=SEGMENT_BYTES,
+        max_unit_bytes=MAX_UNIT_BYTES,
+        max_queue_bytes=1 << 26,
+        clock=None,
     )
     try:
         payloads: dict[str, list[bytes]] = {}

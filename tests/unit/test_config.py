@@ -48,6 +48,9 @@ def test_the_capacity_of_a_mailbox(capacity: Any) -> None:
         ("max_unit_bytes", 1023),
         ("max_unit_bytes", 2**25 + 1),
         ("max_unit_bytes", None),
+        ("max_queue_bytes", 0),
+        ("max_queue_bytes", 2**24 - 1),
+        ("max_queue_bytes", 1.5),
     ],
 )
 def test_the_options_of_a_log(option: str, value: Any, tmp_path: Path) -> None:

@@ -17,6 +17,10 @@ class LogStore(OwnedStore):
 
     `shards` is fixed when the store is made. `segment_bytes` (64 KiB to 2 GiB) is the size of one file of the log,
     `max_unit_bytes` (1 KiB to half a segment) what all events of one command may take together.
+
+    `max_queue_bytes` bounds what is accepted and not yet on the disk: above it commands wait in the mailboxes of their
+    entities, and memory does not grow. At least `max_unit_bytes`; by default 64 MiB, or `max_unit_bytes` where that is
+    more.
     """
 
     def __init__(
@@ -26,12 +30,16 @@ class LogStore(OwnedStore):
         shards: int = 128,
         segment_bytes: int = 64 * MIB,
         max_unit_bytes: int = 16 * MIB,
+        max_queue_bytes: int | None = None,
     ) -> None:
         super().__init__()
         self._path = _checked_path(path)
         self._shards = check_int("shards", shards, 1, 2**16 - 1)
         self._segment_bytes = check_int("segment_bytes", segment_bytes, 64 * KIB, 2048 * MIB)
         self._max_unit_bytes = check_int("max_unit_bytes", max_unit_bytes, KIB, self._segment_bytes // 2)
+        if max_queue_bytes is None:
+            max_queue_bytes = max(64 * MIB, max_unit_bytes)
+        self._max_queue_bytes = check_int("max_queue_bytes", max_queue_bytes, self._max_unit_bytes, 2**40)
 
     @property
     def path(self) -> str:
@@ -47,6 +55,7 @@ class LogStore(OwnedStore):
             shards=self._shards,
             segment_bytes=self._segment_bytes,
             max_unit_bytes=self._max_unit_bytes,
+            max_queue_bytes=self._max_queue_bytes,
             clock=clock,
         )
 

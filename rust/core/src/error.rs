@@ -106,6 +106,9 @@ pub enum StoreError {
         /// What the operating system said.
         source: Arc<std::io::Error>,
     },
+    /// The read was not to wait, and would have to. What was handed out before stays handed out.
+    #[error("what is to be read is not in memory, and the read was not to wait")]
+    WouldWait,
     /// The store is closed.
     #[error("the store is closed")]
     Closed,

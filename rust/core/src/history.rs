@@ -1,11 +1,11 @@
-//! The stored events of one entity, copied out of a journal in chunks.
+//! What is stored of one entity, its events or a state, copied out of a journal in chunks.
 //!
 //! A chunk owns its bytes: it outlives the read that filled it, may go to another thread, and can be folded while
 //! nothing of the journal is held. However long a history is, one chunk of it is in memory, unless the taker keeps
 //! more. What a payload means is not known here.
 
 use crate::error::Result;
-use crate::journal::{EntityKey, Journal, Read, StoredEvent};
+use crate::journal::{EntityKey, Journal, Read, StoredEvent, Wait};
 
 /// Events of a full chunk.
 const CHUNK_EVENTS: usize = 256;
@@ -96,28 +96,46 @@ impl Chunk {
     }
 }
 
-/// Hands out the entity's durable events from revision `from` (at least 1) in order; returns the last durable revision.
-/// `take` may keep a chunk by putting another into its place; what it leaves there is filled again. What stands before
+/// What is read of an entity.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Wanted {
+    /// Its durable events from a revision (at least 1) on, in order.
+    Events {
+        /// The first revision.
+        from: u64,
+    },
+    /// The latest of its durable states.
+    State {
+        /// The latest version that counts.
+        at: u64,
+    },
+}
+
+/// Hands out what is durable of the entity; returns the last durable revision. `take` may keep a chunk by putting another into its place; what it leaves there is filled again. What stands before
 /// a failure is handed out before the failure is returned. No lock is held meanwhile.
 ///
 /// # Errors
-/// As [`Journal::read_entity`].
+/// As [`Journal::read_entity`] and [`Journal::read_state`].
 pub fn read(
     journal: &dyn Journal,
     entity: &EntityKey,
-    from: u64,
+    wanted: Wanted,
+    wait: Wait,
     take: &mut dyn FnMut(&mut Chunk) -> Read,
 ) -> Result<u64> {
     let mut chunk = Chunk::default();
     let mut wants = Read::More;
-    let last = journal.read_entity(entity, from, &mut |event| {
-        chunk.push(&event);
-        if chunk.is_full() {
-            wants = take(&mut chunk);
-            chunk.clear();
-        }
-        wants
-    });
+    let last = match wanted {
+        Wanted::Events { from } => journal.read_entity(entity, from, wait, &mut |event| {
+            chunk.push(&event);
+            if chunk.is_full() {
+                wants = take(&mut chunk);
+                chunk.clear();
+            }
+            wants
+        }),
+        Wanted::State { at } => journal.read_state(entity, at, wait, &mut |state| chunk.push(&state)),
+    };
     if wants == Read::More && !chunk.events.is_empty() {
         take(&mut chunk);
     }
@@ -160,7 +178,7 @@ mod tests {
     /// The chunks of a history from a revision, as many as are wanted.
     fn chunks(journal: &MemoryJournal, from: u64, wanted: usize) -> Vec<Vec<Copied>> {
         let mut seen = Vec::new();
-        let last = read(journal, &key(), from, &mut |chunk| {
+        let last = read(journal, &key(), Wanted::Events { from }, Wait::Never, &mut |chunk| {
             seen.push(copied(chunk));
             if seen.len() < wanted { Read::More } else { Read::Enough }
         });
@@ -207,7 +225,7 @@ mod tests {
             kept.push(std::mem::take(chunk));
             Read::More
         };
-        read(&journal, &key(), 1, take).unwrap();
+        read(&journal, &key(), Wanted::Events { from: 1 }, Wait::Never, take).unwrap();
         let revisions: Vec<_> = kept.iter().flat_map(copied).map(|event| event.0).collect();
         assert_eq!(revisions, (1..=CHUNK_EVENTS as u64 + 1).collect::<Vec<_>>());
     }

@@ -179,6 +179,18 @@ pub enum Read {
     Enough,
 }
 
+/// Whether a read may wait.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Wait {
+    /// Neither for a disk nor over more than [`READ_AT_ONCE`] units: it fails with `WouldWait` instead.
+    Never,
+    /// As long as it takes.
+    AsLongAsItTakes,
+}
+
+/// Units that a read looks at that is not to wait: some tenths of a millisecond.
+pub const READ_AT_ONCE: usize = 2048;
+
 /// Counters of one opened journal, read in one go.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct JournalStats {
@@ -199,7 +211,8 @@ pub struct JournalStats {
 /// A store of units. An entity has one writer at a time: units of two who do not know of each other are told apart by
 /// their revisions alone. So a unit that was refused takes those along that count on its revisions, and no others.
 ///
-/// Safe to call from several threads. No call but [`close`](Journal::close) and the reads waits for a disk.
+/// Safe to call from several threads. No call but [`close`](Journal::close) and the reads waits for a disk,
+/// and those not with [`Wait::Never`].
 pub trait Journal: Send + Sync {
     /// Accepts a unit for the next batch. The bytes are copied; the order of calls is the order in the store.
     ///
@@ -236,30 +249,42 @@ pub trait Journal: Send + Sync {
     fn kinds_of(&self, id: &str) -> Vec<Arc<str>>;
 
     /// Visits the entity's durable events from `from` (at least 1) in order of revision; returns the last durable revision.
-    /// States are passed over. No lock is held during a visit.
+    /// States are passed over. No lock is held during a visit. After a failure a read goes on from the revision reached.
     ///
     /// # Errors
-    /// `Io`, `Corrupt`, `Forked`, `Closed`.
-    fn read_entity(&self, entity: &EntityKey, from: u64, visit: &mut dyn FnMut(StoredEvent<'_>) -> Read)
-    -> Result<u64>;
+    /// `Io`, `Corrupt`, `Forked`, `Closed`, `WouldWait`.
+    fn read_entity(
+        &self,
+        entity: &EntityKey,
+        from: u64,
+        wait: Wait,
+        visit: &mut dyn FnMut(StoredEvent<'_>) -> Read,
+    ) -> Result<u64>;
 
     /// Visits the entity's latest durable state whose version is at most `at`, if there is one; returns the last durable
     /// revision. Older states are found as long as the store holds them; what is newer is passed one unit at a time. No lock
     /// is held during the visit.
     ///
     /// # Errors
-    /// `Io`, `Corrupt`, `Forked`, `Closed`.
-    fn read_state(&self, entity: &EntityKey, at: u64, visit: &mut dyn FnMut(StoredEvent<'_>)) -> Result<u64>;
+    /// `Io`, `Corrupt`, `Forked`, `Closed`, `WouldWait`.
+    fn read_state(
+        &self,
+        entity: &EntityKey,
+        at: u64,
+        wait: Wait,
+        visit: &mut dyn FnMut(StoredEvent<'_>),
+    ) -> Result<u64>;
 
     /// Visits what is durable of the entity's commands, the newest first, until one of its units is older than `since`
     /// (nanoseconds since the Unix epoch). No lock is held during a visit.
     ///
     /// # Errors
-    /// `Io`, `Corrupt`, `Forked`, `Closed`.
+    /// `Io`, `Corrupt`, `Forked`, `Closed`, `WouldWait`.
     fn read_commands(
         &self,
         entity: &EntityKey,
         since: u64,
+        wait: Wait,
         visit: &mut dyn FnMut(StoredCommand<'_>) -> Read,
     ) -> Result<()>;
 

@@ -9,6 +9,7 @@ pub mod error;
 pub mod history;
 pub mod io;
 pub mod journal;
+pub mod loader;
 pub mod log;
 pub mod memory;
 pub mod metadata;

@@ -8,8 +8,8 @@ mod blocks;
 use crate::error::{Result, StoreError};
 use crate::io::Door;
 use crate::journal::{
-    Content, EntityKey, Journal, JournalStats, MAX_METADATA_BYTES, Outcome, Read, Record, StoredCommand, StoredEvent,
-    StoredRejection, Ticket, Unit,
+    Content, EntityKey, Journal, JournalStats, MAX_METADATA_BYTES, Outcome, READ_AT_ONCE, Read, Record, StoredCommand,
+    StoredEvent, StoredRejection, Ticket, Unit, Wait,
 };
 use blocks::{Blocks, Command, EVENT_BYTES, Extra, Head, Place, Stored};
 use hashbrown::{Equivalent, HashMap, HashTable};
@@ -123,6 +123,13 @@ impl MemoryJournal {
     }
 }
 
+impl MemoryJournal {
+    /// Where the entity's last unit is, and its revision.
+    fn last_place(&self, entity: &EntityKey) -> (Option<Place>, u64) {
+        self.inner.lock().get(entity).map_or((None, 0), |held| (held.last, held.revision))
+    }
+}
+
 impl Inner {
     fn find(&self, entity: &EntityKey) -> Option<u32> {
         self.by_key.find(entity.hash(), |&n| self.entities.get(n as usize).is_some_and(|e| e.key.is(entity))).copied()
@@ -183,25 +190,31 @@ impl Inner {
         Ok(self.units)
     }
 
-    /// The entity's units from the one that holds revision `from`, the last first.
-    fn places(&self, entity: &Entity, from: u64) -> Vec<Place> {
-        let mut places = Vec::new();
-        let mut next = entity.last.filter(|_| from <= entity.revision);
-        while let Some(place) = next
-            && let Some((revision, before)) = self.blocks.link(place)
-        {
+    /// Adds some of the entity's units from `next` back to the one that holds revision `from`; gives the next one to add.
+    fn add_places(&self, mut next: Option<Place>, from: u64, places: &mut Vec<Place>) -> Option<Place> {
+        for _ in 0..READ_AT_ONCE {
+            let place = next?;
+            let (revision, before) = self.blocks.link(place)?;
             places.push(place);
             next = before.filter(|_| revision > from);
         }
-        places
+        next
     }
 
-    /// The entity's units from this one back.
-    fn back_from(&self, last: Option<Place>) -> impl Iterator<Item = Stored<'_>> {
-        std::iter::successors(last.and_then(|place| self.blocks.unit(place)), |unit| {
-            unit.head.before.and_then(|place| self.blocks.unit(place))
-        })
+    /// Some of the entity's units from `next` back, which moves on to what comes behind them.
+    fn back_from<'a>(&'a self, next: &'a mut Option<Place>) -> impl Iterator<Item = Stored<'a>> {
+        let mut step = move || {
+            let unit = self.blocks.unit((*next)?)?;
+            *next = unit.head.before;
+            Some(unit)
+        };
+        (0..READ_AT_ONCE).map_while(move |_| step())
     }
+}
+
+/// Refuses to look at more units where the reader is not to wait.
+fn go_on(wait: Wait, next: Option<Place>) -> Result<()> {
+    if wait == Wait::Never && next.is_some() { Err(StoreError::WouldWait) } else { Ok(()) }
 }
 
 /// Events copied out of the journal, so that they can be shown without a lock.
@@ -370,13 +383,17 @@ impl Journal for MemoryJournal {
         &self,
         entity: &EntityKey,
         from: u64,
+        wait: Wait,
         visit: &mut dyn FnMut(StoredEvent<'_>) -> Read,
     ) -> Result<u64> {
         self.check_process()?;
-        let (mut places, last) = {
-            let inner = self.inner.lock();
-            inner.get(entity).map_or((Vec::new(), 0), |held| (inner.places(held, from), held.revision))
-        };
+        let (mut next, last) = self.last_place(entity);
+        next = next.filter(|_| from <= last);
+        let mut places = Vec::new();
+        while next.is_some() {
+            next = self.inner.lock().add_places(next, from, &mut places);
+            go_on(wait, next)?;
+        }
         while !places.is_empty() {
             let page = {
                 let inner = self.inner.lock();
@@ -397,19 +414,32 @@ impl Journal for MemoryJournal {
         Ok(last)
     }
 
-    fn read_state(&self, entity: &EntityKey, at: u64, visit: &mut dyn FnMut(StoredEvent<'_>)) -> Result<u64> {
+    fn read_state(
+        &self,
+        entity: &EntityKey,
+        at: u64,
+        wait: Wait,
+        visit: &mut dyn FnMut(StoredEvent<'_>),
+    ) -> Result<u64> {
         self.check_process()?;
-        let (page, last) = {
-            let inner = self.inner.lock();
-            let mut page = Page::new(&inner);
-            let Some(held) = inner.get(entity) else { return Ok(0) };
-            let wanted = |unit: &Stored<'_>| unit.extra.is_state && unit.head.revision <= at;
-            if let Some(unit) = inner.back_from(held.last).find(wanted) {
-                page.add(&unit, 0, entity);
+        let (mut next, last) = self.last_place(entity);
+        while next.is_some() {
+            let page = {
+                let inner = self.inner.lock();
+                let wanted = |unit: &Stored<'_>| unit.extra.is_state && unit.head.revision <= at;
+                let found = inner.back_from(&mut next).find(wanted);
+                found.map(|unit| {
+                    let mut page = Page::new(&inner);
+                    page.add(&unit, 0, entity);
+                    page
+                })
+            };
+            if let Some(page) = page {
+                page.shown().for_each(|(_, state)| visit(state));
+                break;
             }
-            (page, held.revision)
-        };
-        page.shown().for_each(|(_, state)| visit(state));
+            go_on(wait, next)?;
+        }
         Ok(last)
     }
 
@@ -417,25 +447,31 @@ impl Journal for MemoryJournal {
         &self,
         entity: &EntityKey,
         since: u64,
+        wait: Wait,
         visit: &mut dyn FnMut(StoredCommand<'_>) -> Read,
     ) -> Result<()> {
         self.check_process()?;
-        let mut next = self.inner.lock().get(entity).and_then(|held| held.last);
+        let (mut next, _) = self.last_place(entity);
+        let mut passed = 0;
         while next.is_some() {
             let (page, types) = {
                 let inner = self.inner.lock();
-                let mut page = Vec::new();
-                while page.len() < PAGE_COMMANDS
-                    && let Some(unit) = next.and_then(|place| inner.blocks.unit(place))
-                {
-                    next = unit.head.before.filter(|_| unit.head.time >= since);
-                    page.extend(CopiedCommand::of(&unit).filter(|command| command.time >= since));
+                let (mut page, mut is_over) = (Vec::new(), false);
+                for unit in inner.back_from(&mut next) {
+                    passed += 1;
+                    is_over = unit.head.time < since;
+                    page.extend(CopiedCommand::of(&unit).filter(|_| !is_over));
+                    if is_over || page.len() >= PAGE_COMMANDS {
+                        break;
+                    }
                 }
+                next = next.filter(|_| !is_over);
                 (page, Arc::clone(&inner.types.all))
             };
             if page.iter().filter_map(|command| command.shown(&types)).any(|command| visit(command) == Read::Enough) {
                 break;
             }
+            go_on(wait, next.filter(|_| passed >= READ_AT_ONCE))?;
         }
         Ok(())
     }

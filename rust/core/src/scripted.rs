@@ -6,7 +6,7 @@
 //! ones of its entity along that were accepted before this was known.
 
 use crate::error::{Result, StoreError};
-use crate::journal::{EntityKey, Journal, JournalStats, Outcome, Read, StoredCommand, StoredEvent, Ticket, Unit};
+use crate::journal::{EntityKey, Journal, JournalStats, Outcome, Read, StoredCommand, StoredEvent, Ticket, Unit, Wait};
 use parking_lot::Mutex;
 use std::collections::{HashMap, VecDeque};
 use std::io;
@@ -296,25 +296,33 @@ impl Journal for ScriptedJournal {
         &self,
         entity: &EntityKey,
         from: u64,
+        wait: Wait,
         visit: &mut dyn FnMut(StoredEvent<'_>) -> Read,
     ) -> Result<u64> {
         self.check_read(entity)?;
-        self.inner.read_entity(entity, from, visit)
+        self.inner.read_entity(entity, from, wait, visit)
     }
 
-    fn read_state(&self, entity: &EntityKey, at: u64, visit: &mut dyn FnMut(StoredEvent<'_>)) -> Result<u64> {
+    fn read_state(
+        &self,
+        entity: &EntityKey,
+        at: u64,
+        wait: Wait,
+        visit: &mut dyn FnMut(StoredEvent<'_>),
+    ) -> Result<u64> {
         self.check_read(entity)?;
-        self.inner.read_state(entity, at, visit)
+        self.inner.read_state(entity, at, wait, visit)
     }
 
     fn read_commands(
         &self,
         entity: &EntityKey,
         since: u64,
+        wait: Wait,
         visit: &mut dyn FnMut(StoredCommand<'_>) -> Read,
     ) -> Result<()> {
         self.check_read(entity)?;
-        self.inner.read_commands(entity, since, visit)
+        self.inner.read_commands(entity, since, wait, visit)
     }
 
     fn read_from(&self, from: u64, visit: &mut dyn FnMut(&EntityKey, StoredEvent<'_>) -> Read) -> Result<()> {

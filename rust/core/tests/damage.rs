@@ -7,7 +7,7 @@ use ego_core::StoreError;
 use ego_core::history;
 use ego_core::io::RealDoor;
 use ego_core::io::sim::SimDoor;
-use ego_core::journal::{Command, Content, EntityKey, Journal, Outcome, Read, Record, Unit};
+use ego_core::journal::{Command, Content, EntityKey, Journal, Outcome, Read, Record, Unit, Wait};
 use ego_core::log::{Log, LogOptions};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -45,7 +45,7 @@ fn fill(log: &Log, count: u64) {
 
 fn read(log: &Log) -> Result<Vec<u8>, StoreError> {
     let mut seen = Vec::new();
-    log.read_entity(&key("a"), 1, &mut |event| {
+    log.read_entity(&key("a"), 1, Wait::AsLongAsItTakes, &mut |event| {
         assert_eq!(event.payload.len(), 500);
         seen.push(event.payload[0]);
         Read::More
@@ -194,10 +194,11 @@ fn the_events_before_a_damage_are_handed_out_before_the_error() {
     flip(&files(&path, "seg").remove(0), DATA_START + 5 * 704 + 400);
     let log = open(&path).unwrap();
     let mut seen = Vec::new();
-    let outcome = history::read(&log, &key("a"), 1, &mut |chunk| {
-        seen.extend(chunk.events().map(|event| event.revision));
-        Read::More
-    });
+    let outcome =
+        history::read(&log, &key("a"), history::Wanted::Events { from: 1 }, Wait::AsLongAsItTakes, &mut |chunk| {
+            seen.extend(chunk.events().map(|event| event.revision));
+            Read::More
+        });
     assert!(matches!(outcome, Err(StoreError::Corrupt { .. })), "{outcome:?}");
     assert_eq!(seen, [1, 2, 3, 4, 5]);
     log.close().unwrap();
@@ -297,14 +298,16 @@ type Everything = (Vec<Vec<u8>>, Vec<Vec<u8>>, Vec<String>);
 
 fn everything(log: &Log) -> Result<Everything, StoreError> {
     let (mut events, mut states, mut commands) = (Vec::new(), Vec::new(), Vec::new());
-    log.read_entity(&key("a"), 1, &mut |event| {
+    log.read_entity(&key("a"), 1, Wait::AsLongAsItTakes, &mut |event| {
         events.push([event.payload, event.metadata].concat());
         Read::More
     })?;
     for at in 1..=log.revision(&key("a"))? {
-        log.read_state(&key("a"), at, &mut |state| states.push([state.payload, state.metadata].concat()))?;
+        log.read_state(&key("a"), at, Wait::AsLongAsItTakes, &mut |state| {
+            states.push([state.payload, state.metadata].concat())
+        })?;
     }
-    log.read_commands(&key("a"), 0, &mut |command| {
+    log.read_commands(&key("a"), 0, Wait::AsLongAsItTakes, &mut |command| {
         let rejection = command.rejection.map(|rejection| (rejection.name, rejection.version, rejection.payload));
         commands.push(format!("{} {:?} {} {rejection:?}", command.id, command.fingerprint, command.revision));
         Read::More

@@ -4,7 +4,7 @@
 
 use ego_core::StoreError;
 use ego_core::io::sim::{Call, Crash, Fault, Selector, SimDoor, Times};
-use ego_core::journal::{Command, Content, EntityKey, Journal, Outcome, Read, Record, Ticket, Unit};
+use ego_core::journal::{Command, Content, EntityKey, Journal, Outcome, Read, Record, Ticket, Unit, Wait};
 use ego_core::log::{Log, LogOptions};
 use std::path::Path;
 use std::sync::mpsc::{Receiver, channel};
@@ -68,7 +68,7 @@ impl Story {
 
     fn seen(&self, id: &str) -> (u64, u64, u64) {
         let mut events = 0;
-        let last = self.log.read_entity(&key(id), 1, &mut |_| {
+        let last = self.log.read_entity(&key(id), 1, Wait::AsLongAsItTakes, &mut |_| {
             events += 1;
             Read::More
         });
@@ -200,7 +200,7 @@ fn time_never_runs_backwards() {
     let mut times = Vec::new();
     story
         .log
-        .read_entity(&key("a"), 1, &mut |event| {
+        .read_entity(&key("a"), 1, Wait::AsLongAsItTakes, &mut |event| {
             times.push(event.time);
             Read::More
         })

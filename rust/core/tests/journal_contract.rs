@@ -7,7 +7,7 @@ use ego_core::StoreError;
 use ego_core::io::RealDoor;
 use ego_core::journal::{
     Command, Content, EntityKey, Journal, MAX_METADATA_BYTES, Outcome, Read, Record, StoredCommand, StoredEvent,
-    Ticket, Unit,
+    Ticket, Unit, Wait,
 };
 use ego_core::log::{Log, LogOptions};
 use ego_core::memory::MemoryJournal;
@@ -60,7 +60,7 @@ impl Store {
 
     fn state(&self, key: &EntityKey, at: u64) -> Option<Shown> {
         let mut seen = None;
-        let last = self.journal.read_state(key, at, &mut |state| {
+        let last = self.journal.read_state(key, at, Wait::AsLongAsItTakes, &mut |state| {
             assert!(seen.replace(Shown::of(key, &state)).is_none());
         });
         assert_eq!(last.unwrap(), self.journal.revision(key).unwrap());
@@ -70,7 +70,7 @@ impl Store {
     fn commands(&self, key: &EntityKey, since: u64) -> Vec<Kept> {
         let mut seen = Vec::new();
         self.journal
-            .read_commands(key, since, &mut |command| {
+            .read_commands(key, since, Wait::AsLongAsItTakes, &mut |command| {
                 seen.push(Kept::of(&command));
                 Read::More
             })
@@ -97,7 +97,7 @@ impl Store {
 
     fn entity(&self, key: &EntityKey, from: u64) -> Vec<(u64, u64, Vec<u8>)> {
         let mut seen = Vec::new();
-        let last = self.journal.read_entity(key, from, &mut |event| {
+        let last = self.journal.read_entity(key, from, Wait::AsLongAsItTakes, &mut |event| {
             assert_eq!((event.name, event.version), ("bank.credited", 2));
             assert!(event.time > 0);
             seen.push((event.revision, event.position, event.payload.to_vec()));
@@ -232,7 +232,7 @@ fn a_reader_stops_where_it_has_enough() {
     on_every_store(|store| {
         store.store(&key("a"), 1, &[b"1", b"2", b"3"]);
         let mut seen = 0;
-        let last = store.journal.read_entity(&key("a"), 1, &mut |_| {
+        let last = store.journal.read_entity(&key("a"), 1, Wait::AsLongAsItTakes, &mut |_| {
             seen += 1;
             if seen == 2 { Read::Enough } else { Read::More }
         });
@@ -398,7 +398,7 @@ fn a_command_is_kept_with_what_it_changed_and_found_again_newest_first() {
             seen += 1;
             if seen == 2 { Read::Enough } else { Read::More }
         };
-        store.journal.read_commands(&a, 0, visit).unwrap();
+        store.journal.read_commands(&a, 0, Wait::AsLongAsItTakes, visit).unwrap();
         assert_eq!(seen, 2);
         assert_eq!(store.commands(&key("b"), 0), []);
     });
@@ -486,7 +486,7 @@ fn the_metadata_of_a_unit_is_shown_with_all_that_it_holds() {
                 of_entity.push(event.metadata.to_vec());
                 Read::More
             };
-            store.journal.read_entity(&a, from, visit).unwrap();
+            store.journal.read_entity(&a, from, Wait::AsLongAsItTakes, visit).unwrap();
             assert_eq!(of_entity, expected[from as usize - 1..6.max(from as usize - 1)]);
         }
         assert_eq!(store.state(&a, u64::MAX).unwrap().metadata, b"state");

@@ -5,7 +5,7 @@
 #![cfg(test)]
 
 use ego_core::io::sim::{Crash, SimDoor};
-use ego_core::journal::{Command, Content, EntityKey, Journal, Outcome, Read, Record, StoredEvent, Ticket, Unit};
+use ego_core::journal::{Command, Content, EntityKey, Journal, Outcome, Read, Record, StoredEvent, Ticket, Unit, Wait};
 use ego_core::log::{Log, LogOptions};
 use ego_core::memory::MemoryJournal;
 use std::collections::BTreeMap;
@@ -190,7 +190,7 @@ impl Program {
         let (key, last) = (key(entity), self.model.revision(entity));
         let from = 1 + self.chance.below(last + 2);
         let mut seen = Vec::new();
-        let said = self.journal.read_entity(&key, from, &mut |event| {
+        let said = self.journal.read_entity(&key, from, Wait::AsLongAsItTakes, &mut |event| {
             seen.push(shown(&key, &event));
             Read::More
         });
@@ -199,7 +199,8 @@ impl Program {
 
         let at = if from > last { u64::MAX } else { from };
         let mut state = None;
-        let said = self.journal.read_state(&key, at, &mut |found| state = Some(shown(&key, &found)));
+        let said =
+            self.journal.read_state(&key, at, Wait::AsLongAsItTakes, &mut |found| state = Some(shown(&key, &found)));
         let expected = self.model.of(entity, true).rfind(|shown| shown.1 <= at).cloned();
         assert_eq!((said.unwrap(), state), (last, expected), "seed {}", self.seed);
 
@@ -213,7 +214,7 @@ impl Program {
             kept.push((command.id.to_owned(), command.fingerprint, command.revision, rejection));
             Read::More
         };
-        self.journal.read_commands(&key, 0, visit).unwrap();
+        self.journal.read_commands(&key, 0, Wait::AsLongAsItTakes, visit).unwrap();
         kept.reverse();
         assert_eq!(kept, self.model.commands.get(&entity).cloned().unwrap_or_default(), "seed {}", self.seed);
 

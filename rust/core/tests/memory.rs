@@ -4,7 +4,7 @@
 
 use ego_core::io::Door;
 use ego_core::io::sim::SimDoor;
-use ego_core::journal::{Content, EntityKey, Journal, Read, Record, StoredEvent, Unit};
+use ego_core::journal::{Content, EntityKey, Journal, Read, Record, StoredEvent, Unit, Wait};
 use ego_core::memory::MemoryJournal;
 use proptest::collection::vec;
 use proptest::prelude::*;
@@ -55,7 +55,7 @@ fn append(journal: &MemoryJournal, entity: &EntityKey, first_revision: u64, reco
 
 fn of_entity(journal: &MemoryJournal, key: &EntityKey, from: u64) -> (Vec<Seen>, u64) {
     let mut seen = Vec::new();
-    let last = journal.read_entity(key, from, &mut |event| {
+    let last = journal.read_entity(key, from, Wait::AsLongAsItTakes, &mut |event| {
         seen.push(Seen::of(&key.id, &event));
         Read::More
     });
@@ -159,7 +159,7 @@ fn a_visitor_may_use_the_journal() {
     };
     store(&key(0), 1);
     journal
-        .read_entity(&key(0), 1, &mut |event| {
+        .read_entity(&key(0), 1, Wait::AsLongAsItTakes, &mut |event| {
             store(&key(1), event.revision);
             Read::More
         })

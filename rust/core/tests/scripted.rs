@@ -4,7 +4,7 @@
 
 use ego_core::StoreError;
 use ego_core::io::RealDoor;
-use ego_core::journal::{Content, EntityKey, Journal, Outcome, Read, Record, Ticket, Unit};
+use ego_core::journal::{Content, EntityKey, Journal, Outcome, Read, Record, Ticket, Unit, Wait};
 use ego_core::memory::MemoryJournal;
 use ego_core::scripted::{Fault, Operation, Rule, Script, ScriptedJournal};
 use std::io;
@@ -145,7 +145,7 @@ fn a_read_fails_for_one_entity_as_often_as_it_was_asked_for() {
     let entity = Some(("Account".to_owned(), "a".to_owned()));
     let rule = Rule { operation: Operation::Read, fault: broken(), entity, times: Some(1) };
     let number = story.script.add(rule);
-    let read = |id| story.journal.read_entity(&key(id), 1, &mut |_| Read::More);
+    let read = |id| story.journal.read_entity(&key(id), 1, Wait::AsLongAsItTakes, &mut |_| Read::More);
     assert_eq!(read("b").unwrap(), 0);
     assert_eq!(story.script.unused(), [number]);
     assert!(matches!(read("a"), Err(StoreError::Io { .. })));

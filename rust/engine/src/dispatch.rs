@@ -6,11 +6,13 @@
 use crate::context::{self, Frame, Tell};
 use crate::engine::{Engine, Mode};
 use crate::entity::{Entity, Live, Message, Sent, Wants};
+use crate::held::Lack;
 use crate::pending::{self, Then, Verdict, Waiting};
+use crate::replay::Replay;
 use crate::run::{Call, Callback, Run};
 use crate::terms::{Given, Terms};
 use crate::turn::{self, Decided, Fate, fate};
-use crate::{error, logging, replay, residents};
+use crate::{error, logging, residents};
 use ego_answer::answer::{Answer, Phase};
 use ego_answer::fast::attached;
 use ego_answer::wake;
@@ -52,7 +54,21 @@ pub enum Wish<'a, 'py> {
     State,
 }
 
-impl<'a> Wish<'a, '_> {
+impl<'a, 'py> Wish<'a, 'py> {
+    fn of(wants: &'a Wants, py: Python<'py>) -> Self {
+        match wants {
+            Wants::Command(command, terms) => Self::Command(command.bind(py), terms.as_ref()),
+            Wants::State => Self::State,
+        }
+    }
+
+    fn wants(self) -> Wants {
+        match self {
+            Self::Command(command, terms) => Wants::Command(command.clone().unbind(), terms.cloned()),
+            Self::State => Wants::State,
+        }
+    }
+
     fn terms(self) -> Option<&'a Arc<Terms>> {
         match self {
             Wish::Command(_, terms) => terms,
@@ -81,6 +97,8 @@ pub struct Deferred<'py> {
 enum Step<'py> {
     Ended(Ended<'py>),
     Deferred(Deferred<'py>),
+    /// Nothing was run yet, and what was taken out is back.
+    Lacking(Lack),
 }
 
 fn deadline(clock: &Clock, patience: Patience) -> u64 {
@@ -125,8 +143,10 @@ impl<'a, 'py> At<'a, 'py> {
         patience: Patience,
     ) -> PyResult<Answer> {
         let Self { py, engine, run, entity, .. } = self;
-        let (inner, journal, wish) = (engine.get(), self.journal(), Wish::Command(command, terms));
-        if inner.mode.get(py) != Mode::Open || journal.settled() == Ticket::MAX || self.caller.is_some() {
+        let (inner, lane, wish) = (engine.get(), run.lane(&entity.kind), Wish::Command(command, terms));
+        let journal = &*lane.journal;
+        let is_open = inner.mode.get(py) == Mode::Open && journal.settled() != Ticket::MAX && !lane.is_full(py);
+        if !is_open || self.caller.is_some() {
             return attached(|_| self.ask(wish, patience));
         }
         let (entry, generation) = entity.enter(py);
@@ -238,6 +258,13 @@ impl<'a, 'py> At<'a, 'py> {
                 self.link(&answer)?;
                 self.defer(deferred, answer, wish.terms(), context)?;
             }
+            Step::Lacking(lack) => {
+                let context = context.map_or_else(|| wake::copy_context(self.py), |held| Ok(held.clone()))?.unbind();
+                answer.advance(self.py, Phase::Queued);
+                let linked = self.link(&answer);
+                let armed = pending::arm(self.engine, self.run, answer.deadline(self.py));
+                self.hold(lack, Message { wants: wish.wants(), answer, context }).and(linked).and(armed)?;
+            }
         }
         Ok(given)
     }
@@ -272,20 +299,24 @@ impl<'a, 'py> At<'a, 'py> {
             }
             !lost
         });
+        if matches!(wish, Wish::Command(..)) && self.run.lane(&entity.kind).is_full(py) {
+            if let Some(live) = live {
+                entity.put(py, live, generation);
+            }
+            return Step::Lacking(Lack::Room);
+        }
         let ready = self.check_poison(wish).and_then(|()| match live {
             Some(live) => {
                 if entity.watched.get(py) {
                     residents::used(self.engine.get(), py, entity);
                 }
-                Ok(live)
+                Ok(Ok(live))
             }
-            None => {
-                let live = replay::load(py, self.journal(), entity)?;
-                residents::came(self.engine, self.run, entity).map(|()| live)
-            }
+            None => self.load(),
         });
         let mut live = match ready {
-            Ok(live) => live,
+            Ok(Ok(live)) => live,
+            Ok(Err(replay)) => return Step::Lacking(Lack::Entity(replay)),
             Err(failure) => {
                 let ended = Ended { ticket: 0, generation, value: Err(failure), tells: Vec::new() };
                 return Step::Ended(ended);
@@ -302,6 +333,16 @@ impl<'a, 'py> At<'a, 'py> {
         self.after(live, generation, decided, frame.tells.take())
     }
 
+    /// Brings the entity into memory, as far as that is possible without waiting.
+    fn load(self) -> PyResult<Result<Live, Replay>> {
+        let mut replay = Replay::begin(self.py, self.entity)?;
+        if !replay.read_now(self.py, self.journal(), self.entity)? {
+            return Ok(Err(replay));
+        }
+        residents::came(self.engine, self.run, self.entity)?;
+        Ok(Ok(replay.live))
+    }
+
     /// What a decision comes to; what was taken out goes back, unless the handler is deferred.
     #[inline(never)]
     fn after(self, mut live: Live, generation: u32, decided: PyResult<Decided<'py>>, tells: Vec<Tell>) -> Step<'py> {
@@ -312,6 +353,10 @@ impl<'a, 'py> At<'a, 'py> {
         let (value, tells) = match decided {
             Ok(Decided::Deferred(awaitable)) => {
                 return Step::Deferred(Deferred { live, awaitable, tells, generation });
+            }
+            Ok(Decided::Lacking(lack)) => {
+                self.entity.put(self.py, live, generation);
+                return Step::Lacking(lack);
             }
             Ok(Decided::Done) => (turn::shown(self.py, &live), tells),
             Ok(Decided::Repeated(answer, recorded)) => {
@@ -367,11 +412,7 @@ impl<'a, 'py> At<'a, 'py> {
         }
         let answer = self.answer(Phase::Queued, patience)?;
         let context = context.map_or_else(|| wake::copy_context(py), |held| Ok(held.clone()))?.unbind();
-        let wants = match wish {
-            Wish::Command(command, terms) => Wants::Command(command.clone().unbind(), terms.cloned()),
-            Wish::State => Wants::State,
-        };
-        let message = Message { wants, answer: answer.clone_ref(py), context };
+        let message = Message { wants: wish.wants(), answer: answer.clone_ref(py), context };
         let refused = entity.slot.borrow_mut(py).wait(message, inner.mailbox_capacity);
         if let Err(Full(message)) = refused {
             drop(message);
@@ -435,22 +476,22 @@ impl<'a, 'py> At<'a, 'py> {
         let mut next = Some(first);
         let mut budget = TURN_BUDGET;
         let mut result = Ok(());
-        while let Some(Message { wants, answer, context }) = next {
+        while let Some(message) = next {
             engine.get().house.queued.sub(py, 1);
-            answer.advance(py, Phase::Running);
+            message.answer.advance(py, Phase::Running);
             let live = entity.slot.borrow_mut(py).take();
-            let context = context.into_bound(py);
-            let (command, terms) = match wants {
-                Wants::Command(command, terms) => (Some(command.into_bound(py)), terms),
-                Wants::State => (None, None),
-            };
-            let wish = command.as_ref().map_or(Wish::State, |command| Wish::Command(command, terms.as_ref()));
-            let concluded = match wake::within(&context, || self.take_turn(live, wish)) {
-                Ok(Step::Ended(ended)) => self.conclude(answer, ended, false),
+            let (wish, context) = (Wish::of(&message.wants, py), message.context.bind(py));
+            let concluded = match wake::within(context, || self.take_turn(live, wish)) {
+                Ok(Step::Ended(ended)) => self.conclude(message.answer, ended, false),
                 Ok(Step::Deferred(deferred)) => {
-                    return self.defer(deferred, answer, terms.as_ref(), context).and(result);
+                    let (answer, context) = (message.answer.clone_ref(py), context.clone());
+                    return self.defer(deferred, answer, wish.terms(), context).and(result);
                 }
-                Err(failure) => answer.fail(py, failure, false),
+                Ok(Step::Lacking(lack)) => {
+                    message.answer.advance(py, Phase::Queued);
+                    return self.hold(lack, message).and(result);
+                }
+                Err(failure) => message.answer.fail(py, failure, false),
             };
             result = result.and(concluded);
             budget -= 1;

@@ -11,7 +11,6 @@ use ego_answer::cell::{GilCell, GilValue};
 use ego_answer::wake::{Bell, Home};
 use ego_core::entities::residents::{Marks, Residents};
 use ego_core::io::Clock;
-use ego_core::journal::Journal;
 use hashbrown::{HashMap, HashTable};
 use pyo3::exceptions::{PyIndexError, PyRuntimeError};
 use pyo3::prelude::*;
@@ -42,7 +41,7 @@ pub struct Engine {
     entities: GilCell<HashTable<Arc<Entity>>>,
     pub residents: GilCell<Residents<Arc<Entity>>>,
     pub run: GilCell<Option<Arc<Run>>>,
-    /// The entities whose `async def` handler has the turn, by address.
+    /// The entities whose turn is held over rounds of the loop, for an `async def` handler or by `held`, by address.
     pub active: GilCell<HashMap<usize, Arc<Entity>>>,
     pub outgoing: GilCell<VecDeque<Tell>>,
     pub timer: GilCell<Option<Py<PyAny>>>,
@@ -245,27 +244,24 @@ impl Engine {
     ///
     /// # Errors
     /// It is started already; what the loop raises.
-    pub fn start(
-        this: &Bound<'_, Self>,
-        events: Arc<dyn Journal>,
-        states: Option<Arc<dyn Journal>>,
-        event_loop: Py<PyAny>,
-    ) -> PyResult<()> {
+    pub fn start(this: &Bound<'_, Self>, events: Lane, states: Option<Lane>, event_loop: Py<PyAny>) -> PyResult<()> {
         let py = this.py();
         let inner = this.get();
         if inner.run.borrow(py).is_some() {
             return Err(PyRuntimeError::new_err(format!("engine {:?} is started already", inner.name)));
         }
         let (bell, callbacks) = (Bell::new()?, Callbacks::new(this)?);
-        let run = Run::new(Lane::new(events), states.map(Lane::new), Home::new(event_loop), callbacks, bell);
+        let run = Run::new(events, states, Home::new(event_loop), callbacks, bell);
         run.home.add_reader(py, &run.bell, run.callbacks.drain.bind(py))?;
         for lane in run.lanes() {
             let bell = Arc::downgrade(&run.bell);
-            lane.journal.on_settled(Arc::new(move || {
+            let wake: Arc<dyn Fn() + Send + Sync> = Arc::new(move || {
                 if let Some(bell) = bell.upgrade() {
                     bell.ring();
                 }
-            }));
+            });
+            lane.journal.on_settled(Arc::clone(&wake));
+            lane.loader.on_ready(wake);
         }
         *inner.run.borrow_mut(py) = Some(Arc::new(run));
         inner.mode.set(py, Mode::Open);
@@ -301,7 +297,7 @@ impl Engine {
         let count = |lane: &Lane| lane.waiting.borrow(py).iter().filter(shown).count();
         let unfinished = Unfinished {
             queued: self.house.queued.get(py) + self.outgoing.borrow(py).len() as u64,
-            running: self.active.borrow(py).len(),
+            running: self.count_running(py),
             waiting: self.run.borrow(py).as_ref().map_or(0, |run| run.lanes().map(count).sum()),
         };
         let taken = match self.run.try_borrow_mut(py) {
@@ -331,8 +327,9 @@ impl Engine {
         run.map_or(Ok(()), |run| pending::expire(this, &run, 0, false))
     }
 
+    /// How many `async def` handlers have a turn.
     pub fn count_running(&self, py: Python<'_>) -> usize {
-        self.active.borrow(py).len()
+        self.active.borrow(py).values().filter(|entity| entity.running.borrow(py).is_some()).count()
     }
 }
 

@@ -29,7 +29,7 @@ pub struct Live {
 }
 
 impl Live {
-    fn traverse(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
+    pub fn traverse(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
         visit.call(&self.behavior)?;
         visit.call(&self.state)?;
         self.commands.iter().flat_map(|commands| commands.replies()).try_for_each(|reply| visit.call(reply))
@@ -223,7 +223,8 @@ impl Entity {
 
     /// A unit is not stored: forgets what counts on it. Nothing counts on the record of a command alone.
     pub fn lose(&self, py: Python<'_>, ticket: Ticket, generation: u32) {
-        let record = self.slot.borrow_mut(py).content_mut().and_then(|live| live.commands.as_mut()?.take_back(ticket));
+        let record =
+            self.slot.borrow_mut(py).content_mut().and_then(|live| live.commands.as_mut()?.commands.take_back(ticket));
         if record.is_none() {
             self.forget(py, generation);
         }

@@ -12,6 +12,7 @@ pub mod dispatch;
 pub mod engine;
 mod entity;
 pub mod error;
+mod held;
 pub mod kind;
 mod logging;
 mod pending;

@@ -1,40 +1,77 @@
 //! Commands with an id: what is remembered of them, and what a repeated one is answered.
 
 use crate::entity::{Entity, Live};
+use crate::error;
+use crate::held::Lack;
+use crate::replay::Replay;
 use crate::terms::Identified;
 use crate::turn::{Fate, fate};
-use crate::{error, replay};
-use ego_core::entities::commands::{Commands, Rejection, Remembered, oldest};
-use ego_core::journal::{Journal, Read, Ticket};
+use ego_core::StoreError;
+use ego_core::entities::commands::{Commands, Rejection, Remembered};
+use ego_core::journal::{Journal, Ticket, Wait};
 use pyo3::IntoPyObjectExt;
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyTuple};
 use std::sync::Arc;
 
 /// The commands that an entity remembers.
-pub type Memory = Commands<Py<PyAny>>;
+#[derive(Debug, Default)]
+pub struct Memory {
+    pub commands: Commands<Py<PyAny>>,
+    /// The last older state that was read back, and its revision.
+    older: Option<(u64, Py<PyAny>)>,
+}
 
-/// What a command with an id was answered before, or the rejection that it was refused with, and the unit that recorded
-/// it; none where it is new.
+impl Memory {
+    pub fn new(commands: Commands<Py<PyAny>>) -> Self {
+        Self { commands, older: None }
+    }
+
+    /// Keeps an older state that was read back.
+    pub fn keep(&mut self, older: Replay) {
+        self.older = Some((older.until, older.live.state));
+    }
+
+    /// The states that it keeps.
+    pub fn replies(&self) -> impl Iterator<Item = &Py<PyAny>> {
+        self.commands.replies().chain(self.older.iter().map(|(_, state)| state))
+    }
+}
+
+/// What is known of a command with an id.
+pub enum Known<'py> {
+    /// Nothing: it is new.
+    Nothing,
+    /// What it was answered before, or the rejection that it was refused with, and the unit that recorded it.
+    Answer(PyResult<Bound<'py, PyTuple>>, Ticket),
+    /// That cannot be told without waiting.
+    Lacking(Lack),
+}
+
+/// Looks for what a command with an id was answered before.
 ///
 /// # Errors
 /// `CommandIdReusedError`: the id belongs to another command; what reading the store raises.
-pub fn repeated<'py>(
+pub fn known<'py>(
     py: Python<'py>,
     journal: &dyn Journal,
     entity: &Arc<Entity>,
     live: &mut Live,
     command: &Identified,
-) -> PyResult<Option<(PyResult<Bound<'py, PyTuple>>, Ticket)>> {
+) -> PyResult<Known<'py>> {
     let (now, retention) = (entity.kind.house.clock.wall_nanos_at_tick(), entity.kind.retention);
-    let memory = match &mut live.commands {
-        Some(memory) => memory,
-        empty => empty.insert(Box::new(recall(py, journal, entity, now)?)),
-    };
-    memory.settle(journal.settled(), drop);
-    let found = memory.find(&command.id, now, retention);
+    if live.commands.is_none() {
+        match Commands::read(journal, &entity.key, now, retention, Wait::Never) {
+            Ok(commands) => live.commands = Some(Box::new(Memory::new(commands))),
+            Err(StoreError::WouldWait) => return Ok(Known::Lacking(Lack::Commands)),
+            Err(failure) => return Err(error::storage(py, &failure)),
+        }
+    }
+    let memory = live.commands.get_or_insert_default();
+    memory.commands.settle(journal.settled(), drop);
+    let found = memory.commands.find(&command.id, now, retention);
     let Some(found) = found.filter(|found| !matches!(fate(journal, found.ticket), Fate::Lost(_))) else {
-        return Ok(None);
+        return Ok(Known::Nothing);
     };
     let ticket = found.ticket;
     if found.fingerprint != command.fingerprint {
@@ -43,42 +80,22 @@ pub fn repeated<'py>(
         return Err(error::with(py, "CommandIdReusedError", &entity.key, &message, &[fact]));
     }
     if let Some(rejection) = &found.rejection {
-        return Ok(Some((Err(rejected(py, rejection)), ticket)));
+        return Ok(Known::Answer(Err(rejected(py, rejection)), ticket));
     }
     let revision = found.revision;
-    let state = match &found.reply {
+    let state = match (&found.reply, &memory.older) {
         _ if revision == live.revision => live.state.bind(py).clone(),
-        Some(reply) => reply.bind(py).clone(),
-        None => replay::state_at(py, journal, entity, live, revision)?,
+        (Some(reply), _) => reply.bind(py).clone(),
+        (None, Some((kept, state))) if *kept == revision => state.bind(py).clone(),
+        (None, _) => {
+            let mut older = Replay::older(py, entity, live, revision)?;
+            if !older.read_now(py, journal, entity)? {
+                return Ok(Known::Lacking(Lack::Older(older)));
+            }
+            older.live.state.into_bound(py)
+        }
     };
-    Ok(Some((PyTuple::new(py, [state, revision.into_bound_py_any(py)?]), ticket)))
-}
-
-/// What the store remembers of an entity's commands.
-fn recall(py: Python<'_>, journal: &dyn Journal, entity: &Entity, now: u64) -> PyResult<Memory> {
-    let retention = entity.kind.retention;
-    let mut memory = Memory::default();
-    let read = journal.read_commands(&entity.key, oldest(now, retention), &mut |stored| {
-        let rejection = stored.rejection.map(|rejection| {
-            Box::new(Rejection {
-                name: rejection.name.to_owned(),
-                version: rejection.version,
-                payload: rejection.payload.to_vec(),
-            })
-        });
-        let command = Remembered {
-            fingerprint: stored.fingerprint,
-            revision: stored.revision,
-            time: stored.time,
-            rejection,
-            reply: None,
-            ticket: 0,
-            is_alone: false,
-        };
-        if memory.recall(stored.id, command, retention) { Read::More } else { Read::Enough }
-    });
-    read.map_err(|failure| error::storage(py, &failure))?;
-    Ok(memory)
+    Ok(Known::Answer(PyTuple::new(py, [state, revision.into_bound_py_any(py)?]), ticket))
 }
 
 /// Remembers how a command ended that was just appended.
@@ -99,7 +116,8 @@ pub fn remember(
         ticket: live.last_ticket,
         is_alone,
     };
-    live.commands.get_or_insert_default().remember(Arc::clone(&command.id), remembered, entity.kind.retention);
+    let memory = live.commands.get_or_insert_default();
+    memory.commands.remember(Arc::clone(&command.id), remembered, entity.kind.retention);
 }
 
 fn module(py: Python<'_>) -> PyResult<Bound<'_, PyModule>> {

@@ -1,113 +1,133 @@
-//! Brings an entity into memory from what is durable of it: its events are copied out of the journal in chunks, and
-//! each chunk is decoded and folded.
+//! Brings an entity into memory from what is durable of it: its events, or its state, are copied out of the journal in
+//! chunks, and each chunk is decoded and folded.
 //!
-//! The caller holds the entity's turn. No lock is held while Python runs.
+//! The caller holds the entity's turn. Nothing here waits, and no lock is held while Python runs.
 
 use crate::context::Frame;
 use crate::entity::{Entity, Live};
+use crate::error;
 use crate::kind::Decoder;
-use crate::{error, state};
-use ego_core::history::{self, Chunk, StoredType};
-use ego_core::journal::{Journal, Read};
+use ego_core::StoreError;
+use ego_core::history::{self, Chunk, StoredType, Wanted};
+use ego_core::io::Slice;
+use ego_core::journal::{Journal, Read, Wait};
 use pyo3::IntoPyObjectExt;
 use pyo3::exceptions::PyException;
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyString};
 use std::sync::Arc;
 
-/// Brings an entity into memory.
-pub fn load(py: Python<'_>, journal: &dyn Journal, entity: &Arc<Entity>) -> PyResult<Live> {
-    Frame::new(entity, 0, None).run(|| {
-        let kind = &entity.kind;
-        let behavior = kind.create.call(py, [&PyString::new(py, &entity.key.id), &entity.declared(py)])?;
-        let mut live = fresh(py, entity, &behavior)?;
-        if kind.is_durable_state {
-            if let Some((state, version)) = state::read(py, journal, entity, u64::MAX)? {
-                live.state = state.unbind();
-                live.revision = version;
-            }
+/// An entity on its way into memory, or to an older revision.
+#[derive(Debug)]
+pub struct Replay {
+    /// As far as it has come.
+    pub live: Live,
+    pub until: u64,
+}
+
+impl Replay {
+    /// An entity before its first event, to be read to the end.
+    pub fn begin(py: Python<'_>, entity: &Arc<Entity>) -> PyResult<Self> {
+        Frame::new(entity, 0, None).run(|| {
+            let id = PyString::new(py, &entity.key.id);
+            let behavior = entity.kind.create.call(py, [&id, &entity.declared(py)])?;
+            Self::of(py, entity, &behavior, u64::MAX)
+        })
+    }
+
+    /// A live entity before its first event, to be read up to a revision.
+    pub fn older(py: Python<'_>, entity: &Arc<Entity>, live: &Live, revision: u64) -> PyResult<Self> {
+        Frame::new(entity, revision, None).run(|| Self::of(py, entity, live.behavior.bind(py), revision))
+    }
+
+    fn of(py: Python<'_>, entity: &Entity, behavior: &Bound<'_, PyAny>, until: u64) -> PyResult<Self> {
+        let state = entity.kind.initial_state.call(py, [behavior])?;
+        entity.kind.check_state(&state, &entity.key, "initial_state")?;
+        let (behavior, state) = (behavior.clone().unbind(), state.unbind());
+        Ok(Self { live: Live { behavior, state, revision: 0, last_ticket: 0, commands: None }, until })
+    }
+
+    /// What is still to be read.
+    pub fn wanted(&self, entity: &Entity) -> Wanted {
+        if entity.kind.is_durable_state {
+            Wanted::State { at: self.until }
         } else {
-            fold_stored(py, journal, entity, &mut live, u64::MAX)?;
+            Wanted::Events { from: self.live.revision + 1 }
         }
-        Ok(live)
-    })
-}
-
-/// The state of a live entity as it was at an older revision.
-pub fn state_at<'py>(
-    py: Python<'py>,
-    journal: &dyn Journal,
-    entity: &Arc<Entity>,
-    live: &Live,
-    revision: u64,
-) -> PyResult<Bound<'py, PyAny>> {
-    Frame::new(entity, revision, None).run(|| {
-        if entity.kind.is_durable_state && revision > 0 {
-            let found = state::read(py, journal, entity, revision)?;
-            return Ok(found.map_or_else(|| live.state.bind(py).clone(), |(state, _)| state));
-        }
-        let mut older = fresh(py, entity, live.behavior.bind(py))?;
-        if revision > 0 {
-            fold_stored(py, journal, entity, &mut older, revision)?;
-        }
-        Ok(older.state.into_bound(py))
-    })
-}
-
-/// An entity before its first event.
-fn fresh(py: Python<'_>, entity: &Entity, behavior: &Bound<'_, PyAny>) -> PyResult<Live> {
-    let state = entity.kind.initial_state.call(py, [behavior])?;
-    entity.kind.check_state(&state, &entity.key, "initial_state")?;
-    let (behavior, state) = (behavior.clone().unbind(), state.unbind());
-    Ok(Live { behavior, state, revision: 0, last_ticket: 0, commands: None })
-}
-
-/// Moves an entity on by what is stored after its revision, up to a revision.
-fn fold_stored(py: Python<'_>, journal: &dyn Journal, entity: &Entity, live: &mut Live, until: u64) -> PyResult<()> {
-    let mut folded = Ok(());
-    let read = history::read(journal, &entity.key, live.revision + 1, &mut |chunk| {
-        folded = fold(py, entity, live, chunk, until);
-        if folded.is_ok() && live.revision < until { Read::More } else { Read::Enough }
-    });
-    folded?;
-    let last = read.map_err(|failure| error::storage(py, &failure))?;
-    if live.revision == 0 && last > 0 {
-        let message = "the store holds durable states of this entity, and its behavior is an event-sourced one";
-        let fact = ("revision", last.into_bound_py_any(py)?);
-        return Err(error::with(py, "ReplayError", &entity.key, message, &[fact]));
     }
-    Ok(())
-}
 
-/// Moves an entity on by the events of a chunk, up to a revision.
-fn fold(py: Python<'_>, entity: &Entity, live: &mut Live, chunk: &Chunk, until: u64) -> PyResult<()> {
-    let mut last: Option<(&StoredType, &Decoder)> = None;
-    for event in chunk.events().take_while(|event| event.revision <= until) {
-        let decoder = match last {
-            // Events of one type tend to follow each other.
-            Some((stored, decoder)) if std::ptr::eq(stored, event.stored) => decoder,
-            _ => decoder(py, entity, &event.stored.name, event.stored.version, event.revision)?,
+    /// Whether nothing more is wanted.
+    pub fn is_done(&self) -> bool {
+        self.live.revision >= self.until
+    }
+
+    /// Reads and folds what can be had without waiting, for a slice of time at most; whether that was all.
+    pub fn read_now(&mut self, py: Python<'_>, journal: &dyn Journal, entity: &Arc<Entity>) -> PyResult<bool> {
+        if self.is_done() {
+            return Ok(true);
+        }
+        let (mut slice, mut folded) = (Slice::new(), Ok(true));
+        let read = history::read(journal, &entity.key, self.wanted(entity), Wait::Never, &mut |chunk| {
+            folded = self.fold(py, entity, chunk, &mut slice);
+            if matches!(folded, Ok(true)) && !self.is_done() { Read::More } else { Read::Enough }
+        });
+        match (folded, read) {
+            (Ok(true), Err(StoreError::WouldWait)) => Ok(false),
+            (Ok(true), read) => self.end(py, entity, read).map(|()| true),
+            (folded, _) => folded,
+        }
+    }
+
+    /// Moves on by what a chunk holds behind the revision reached, for a slice of time; whether that was all.
+    pub fn fold(&mut self, py: Python<'_>, entity: &Arc<Entity>, chunk: &Chunk, slice: &mut Slice) -> PyResult<bool> {
+        let (reached, until) = (self.live.revision, self.until);
+        Frame::new(entity, reached, None).run(|| {
+            let mut last: Option<(&StoredType, &Decoder)> = None;
+            let wanted = chunk.events().skip_while(|event| event.revision <= reached);
+            for event in wanted.take_while(|event| event.revision <= until) {
+                if slice.is_over() {
+                    return Ok(false);
+                }
+                let decoder = match last {
+                    // Events of one type tend to follow each other.
+                    Some((stored, decoder)) if std::ptr::eq(stored, event.stored) => decoder,
+                    _ => decoder(py, entity, &event.stored.name, event.stored.version, event.revision)?,
+                };
+                last = Some((event.stored, decoder));
+                let decoded = decode(py, entity, decoder, event.payload, event.revision)?;
+                let state = if entity.kind.is_durable_state {
+                    decoded
+                } else {
+                    replay(py, entity, &self.live, &decoded, event.revision)?
+                };
+                std::mem::replace(&mut self.live.state, state.unbind()).drop_ref(py);
+                self.live.revision = event.revision;
+            }
+            Ok(true)
+        })
+    }
+
+    /// The journal has no more to give; `read` is what it said.
+    pub fn end(&self, py: Python<'_>, entity: &Entity, read: Result<u64, StoreError>) -> PyResult<()> {
+        let last = read.map_err(|failure| error::storage(py, &failure))?;
+        if self.live.revision > 0 || last == 0 {
+            return Ok(());
+        }
+        let message = if entity.kind.is_durable_state {
+            "the store holds events of this entity, and its behavior is one of durable states"
+        } else {
+            "the store holds durable states of this entity, and its behavior is an event-sourced one"
         };
-        last = Some((event.stored, decoder));
-        let decoded = decode(py, entity, decoder, event.payload, event.revision)?;
-        let state = replay(py, entity, live, &decoded, event.revision)?;
-        std::mem::replace(&mut live.state, state.unbind()).drop_ref(py);
-        live.revision = event.revision;
+        let fact = ("revision", last.into_bound_py_any(py)?);
+        Err(error::with(py, "ReplayError", &entity.key, message, &[fact]))
     }
-    Ok(())
 }
 
 /// What reads a stored event or state.
 ///
 /// # Errors
 /// `UnknownEventError`.
-pub fn decoder<'a>(
-    py: Python<'_>,
-    entity: &'a Entity,
-    name: &str,
-    version: u32,
-    revision: u64,
-) -> PyResult<&'a Decoder> {
+fn decoder<'a>(py: Python<'_>, entity: &'a Entity, name: &str, version: u32, revision: u64) -> PyResult<&'a Decoder> {
     entity.kind.decoder(name, version).ok_or_else(|| unknown_event(py, entity, name, version, revision))
 }
 
@@ -116,7 +136,7 @@ pub fn decoder<'a>(
 /// # Errors
 /// `CodecError`, `UpcastError`, and what is no `Exception`.
 #[inline]
-pub fn decode<'py>(
+fn decode<'py>(
     py: Python<'py>,
     entity: &Entity,
     decoder: &Decoder,

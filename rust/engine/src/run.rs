@@ -3,11 +3,13 @@
 use crate::dispatch::{self, At};
 use crate::engine::Engine;
 use crate::entity::Entity;
+use crate::held::{self, Held};
 use crate::kind::Kind;
 use crate::pending::{self, Waiting};
 use ego_answer::cell::{GilCell, GilValue};
 use ego_answer::wake::{Bell, Home};
 use ego_core::journal::Journal;
+use ego_core::loader::Loader;
 use pyo3::prelude::*;
 use pyo3::types::PyTuple;
 use pyo3::{PyTraverseError, PyVisit};
@@ -17,6 +19,10 @@ use std::sync::Arc;
 /// A store of a run, and who waits for it.
 pub struct Lane {
     pub journal: Arc<dyn Journal>,
+    pub loader: Arc<Loader>,
+    pub held: GilCell<Held>,
+    /// Whether commands wait for room in the journal: those who come later wait behind them.
+    pub is_stalled: GilValue<bool>,
     /// In the order of tickets.
     pub waiting: GilCell<VecDeque<Waiting>>,
     /// Appends that the committer was not told of.
@@ -26,8 +32,22 @@ pub struct Lane {
 }
 
 impl Lane {
-    pub fn new(journal: Arc<dyn Journal>) -> Self {
-        Self { journal, waiting: GilCell::default(), unkicked: GilValue::default(), last_batch: GilValue::default() }
+    pub fn new(journal: Arc<dyn Journal>, loader: Arc<Loader>) -> Self {
+        Self {
+            journal,
+            loader,
+            held: GilCell::default(),
+            is_stalled: GilValue::default(),
+            waiting: GilCell::default(),
+            unkicked: GilValue::default(),
+            last_batch: GilValue::default(),
+        }
+    }
+
+    /// Whether a command has to wait before it runs.
+    #[inline]
+    pub fn is_full(&self, py: Python<'_>) -> bool {
+        self.is_stalled.get(py) || self.journal.is_congested()
     }
 }
 
@@ -95,6 +115,7 @@ impl Run {
             for waiting in lane.waiting.in_traverse().iter().flat_map(|waiting| waiting.iter()) {
                 waiting.traverse(visit)?;
             }
+            lane.held.in_traverse().map_or(Ok(()), |held| held.traverse(visit))?;
         }
         Ok(())
     }
@@ -159,7 +180,8 @@ impl Callback {
         let called = match &self.call {
             Call::Drain => {
                 run.bell.listen();
-                pending::drain(engine, &run, true)
+                let drained = pending::drain(engine, &run, true);
+                held::go_on(engine, &run).and(drained)
             }
             Call::Flush => {
                 run.flush_is_due.set(py, false);

@@ -1,38 +1,12 @@
-//! Durable states: brought into memory, checked after a command, stored whole.
+//! Durable states: checked after a command, stored whole.
 
 use crate::entity::{Entity, Live};
+use crate::error;
 use crate::turn::{self, Carried};
-use crate::{error, replay};
 use ego_core::journal::{Content, Journal, Record};
 use pyo3::IntoPyObjectExt;
 use pyo3::prelude::*;
 use pyo3::types::{PyBool, PyTuple};
-
-/// The state that is stored of an entity, as it was at a version; none where there is none.
-///
-/// # Errors
-/// `UnknownEventError`, `CodecError`, `HandlerResultError`, and what reading the store raises.
-pub fn read<'py>(
-    py: Python<'py>,
-    journal: &dyn Journal,
-    entity: &Entity,
-    at: u64,
-) -> PyResult<Option<(Bound<'py, PyAny>, u64)>> {
-    let mut found = Ok(None);
-    let last = journal.read_state(&entity.key, at, &mut |stored| {
-        let decoded = replay::decoder(py, entity, stored.name, stored.version, stored.revision)
-            .and_then(|decoder| replay::decode(py, entity, decoder, stored.payload, stored.revision));
-        found = decoded.map(|state| Some((state, stored.revision)));
-    });
-    let last = last.map_err(|failure| error::storage(py, &failure))?;
-    let found = found?;
-    if found.is_none() && last > 0 {
-        let message = "the store holds events of this entity, and its behavior is one of durable states";
-        let fact = ("revision", last.into_bound_py_any(py)?);
-        return Err(error::with(py, "ReplayError", &entity.key, message, &[fact]));
-    }
-    Ok(found)
-}
 
 /// Checks, encodes and appends what a handler returned, and moves the entity on.
 ///

@@ -5,6 +5,8 @@
 //! runs.
 
 use crate::entity::{Entity, Live};
+use crate::held::Lack;
+use crate::repeated::Known;
 use crate::replay::ours;
 use crate::terms::Terms;
 use crate::{error, repeated, state};
@@ -54,6 +56,8 @@ pub enum Decided<'py> {
     Repeated(PyResult<Bound<'py, PyTuple>>, Ticket),
     /// The awaitable of an `async def` handler.
     Deferred(Bound<'py, PyAny>),
+    /// Nothing was run: something has to be waited for.
+    Lacking(Lack),
 }
 
 /// Runs `handle_command` and what follows from it.
@@ -82,10 +86,12 @@ pub fn decide_on_terms<'py>(
     command: &Bound<'py, PyAny>,
     terms: &Terms,
 ) -> PyResult<Decided<'py>> {
-    if let Some(identified) = &terms.command
-        && let Some((answer, ticket)) = repeated::repeated(py, journal, entity, live, identified)?
-    {
-        return Ok(Decided::Repeated(answer, ticket));
+    if let Some(identified) = &terms.command {
+        match repeated::known(py, journal, entity, live, identified)? {
+            Known::Nothing => {}
+            Known::Answer(answer, ticket) => return Ok(Decided::Repeated(answer, ticket)),
+            Known::Lacking(lack) => return Ok(Decided::Lacking(lack)),
+        }
     }
     terms.check_revision(py, &entity.key, live.revision)?;
     let result = handle(py, entity, live, command);

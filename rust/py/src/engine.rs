@@ -6,6 +6,7 @@ use ego_core::journal::MAX_NAME_BYTES;
 use ego_engine::clock::HandClock;
 use ego_engine::engine::Engine;
 use ego_engine::kind::{self, KindSpec};
+use ego_engine::run::Lane;
 use ego_engine::{Entity, error};
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyString};
@@ -52,8 +53,11 @@ impl NativeEngine {
         states: Option<&Bound<'_, Store>>,
         event_loop: Py<PyAny>,
     ) -> PyResult<()> {
-        let journal = |store: &Bound<'_, Store>| Arc::clone(&store.get().journal);
-        Engine::start(self.0.bind(store.py()), journal(store), states.map(journal), event_loop)
+        let lane = |store: &Bound<'_, Store>| {
+            let store = store.get();
+            Lane::new(Arc::clone(&store.journal), Arc::clone(&store.loader))
+        };
+        Engine::start(self.0.bind(store.py()), lane(store), states.map(lane), event_loop)
     }
 
     /// Takes commands from handlers alone from now on.
@@ -116,6 +120,11 @@ impl NativeEngine {
     /// Whether the entity is in memory.
     fn is_resident(&self, py: Python<'_>, kind: usize, entity_id: &str) -> PyResult<bool> {
         Ok(self.find(py, kind, entity_id)?.is_some_and(|entity| entity.is_resident(py)))
+    }
+
+    /// How many calls from other loops and threads are under way.
+    fn count_visitors(&self, py: Python<'_>) -> u64 {
+        self.0.get().run.borrow(py).as_ref().map_or(0, |run| run.visitors.get(py))
     }
 
     /// How many commands wait for the entity's turn.

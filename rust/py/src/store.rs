@@ -3,6 +3,7 @@
 use crate::faults::Faults;
 use ego_core::StoreError;
 use ego_core::journal::{EntityKey, Journal, Read};
+use ego_core::loader::Loader;
 use ego_core::log::{Log, LogOptions, Opened};
 use ego_core::memory::MemoryJournal;
 use ego_core::scripted::ScriptedJournal;
@@ -25,6 +26,7 @@ type Bytes = (Vec<u8>, Vec<u8>);
 #[pyclass(frozen, module = "ego._native")]
 pub(crate) struct Store {
     pub(crate) journal: Arc<dyn Journal>,
+    pub(crate) loader: Arc<Loader>,
     /// What opening a log found.
     opened: Option<Opened>,
 }
@@ -35,7 +37,7 @@ impl Store {
         all.retain(|held| held.strong_count() > 0);
         all.push(Arc::downgrade(&journal));
         drop(all);
-        Self { journal, opened }
+        Self { journal, loader: Arc::default(), opened }
     }
 }
 
@@ -49,17 +51,17 @@ impl Store {
 
     /// A log in a directory. Waits for the disk without holding the interpreter lock.
     #[staticmethod]
-    #[pyo3(signature = (path, *, shards, segment_bytes, max_unit_bytes, clock))]
+    #[pyo3(signature = (path, *, shards, segment_bytes, max_unit_bytes, max_queue_bytes, clock))]
     fn open_log(
         py: Python<'_>,
         path: PathBuf,
         shards: u16,
         segment_bytes: u64,
         max_unit_bytes: u32,
+        max_queue_bytes: u64,
         clock: Option<&HandClock>,
     ) -> PyResult<Self> {
         let defaults = LogOptions::default();
-        let max_queue_bytes = defaults.max_queue_bytes.max(max_unit_bytes.into());
         let options = LogOptions { shards, segment_bytes, max_unit_bytes, max_queue_bytes, ..defaults };
         let door = HandClock::door(clock);
         let log = py.detach(|| Log::open(door, &path, options)).map_err(|failure| error::storage(py, &failure))?;
@@ -99,7 +101,11 @@ impl Store {
 
     /// Commits what was accepted and closes. Waits for the disk without holding the interpreter lock.
     fn close(&self, py: Python<'_>) -> PyResult<()> {
-        py.detach(|| self.journal.close()).map_err(|failure| error::storage(py, &failure))
+        let close = || {
+            self.loader.close();
+            self.journal.close()
+        };
+        py.detach(close).map_err(|failure| error::storage(py, &failure))
     }
 
     /// Counters.

@@ -3,7 +3,8 @@
 //! Bounded by number and by age. The journal holds the same records; what is here is the newer end of it, and what was
 //! replied is kept only until the journal has it.
 
-use crate::journal::Ticket;
+use crate::error::Result;
+use crate::journal::{EntityKey, Journal, Read, Ticket, Wait};
 use hashbrown::HashTable;
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -115,6 +116,28 @@ impl<R> Commands<R> {
             self.first = self.first.wrapping_add(1);
         }
         self.replies = self.replies.min(self.entries.len());
+    }
+
+    /// What a journal remembers of an entity's commands at `now`.
+    ///
+    /// # Errors
+    /// As [`Journal::read_commands`].
+    pub fn read(journal: &dyn Journal, entity: &EntityKey, now: u64, retention: Retention, wait: Wait) -> Result<Self> {
+        let mut commands = Self::default();
+        journal.read_commands(entity, oldest(now, retention), wait, &mut |stored| {
+            let rejection = stored.rejection.map(|rejection| {
+                Box::new(Rejection {
+                    name: rejection.name.to_owned(),
+                    version: rejection.version,
+                    payload: rejection.payload.to_vec(),
+                })
+            });
+            let (fingerprint, revision, time) = (stored.fingerprint, stored.revision, stored.time);
+            let command =
+                Remembered { fingerprint, revision, time, rejection, reply: None, ticket: 0, is_alone: false };
+            if commands.recall(stored.id, command, retention) { Read::More } else { Read::Enough }
+        })?;
+        Ok(commands)
     }
 
     /// Takes in an older command than all that are here, read from the journal; false once there is no room for more.

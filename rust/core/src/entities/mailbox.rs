@@ -45,6 +45,11 @@ impl<M> Mailbox<M> {
         message
     }
 
+    /// Lets a message wait in front of all others, however many they are.
+    pub fn put_back(&mut self, message: M) {
+        self.waiting.get_or_insert_default().push_front(message);
+    }
+
     /// Takes the first message that `wanted` accepts out of the queue; the others keep their order.
     pub fn take(&mut self, wanted: impl FnMut(&M) -> bool) -> Option<M> {
         let waiting = self.waiting.as_mut()?;

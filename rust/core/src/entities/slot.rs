@@ -105,6 +105,11 @@ impl<S, M> Slot<S, M> {
         self.mailbox.push(message, capacity)
     }
 
+    /// For the holder of the turn: lets a message that it took out wait in front again.
+    pub fn put_back(&mut self, message: M) {
+        self.mailbox.put_back(message);
+    }
+
     /// Takes the first waiting message that `wanted` accepts out of the mailbox.
     pub fn withdraw(&mut self, wanted: impl FnMut(&M) -> bool) -> Option<M> {
         self.mailbox.take(wanted)
@@ -127,6 +132,17 @@ mod tests {
         assert_eq!(slot.put(8, 0), None);
         assert_eq!((slot.next_or_leave(), slot.next_or_leave(), slot.is_taken()), (Some("second"), None, false));
         assert_eq!(slot.enter(), Entry::Live(8));
+    }
+
+    #[test]
+    fn a_message_that_is_put_back_is_the_next_one() {
+        let mut slot: Slot<(), u32> = Slot::default();
+        assert_eq!(slot.enter(), Entry::Cold);
+        slot.wait(1, 2).unwrap();
+        slot.wait(2, 2).unwrap();
+        assert_eq!(slot.next_or_leave(), Some(1));
+        slot.put_back(1);
+        assert_eq!((slot.next_or_leave(), slot.next_or_leave(), slot.next_or_leave()), (Some(1), Some(2), None));
     }
 
     #[test]

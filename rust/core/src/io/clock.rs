@@ -91,6 +91,39 @@ impl Clock {
     }
 }
 
+/// A millisecond of the machine's time, whatever clock an engine has: for work that must leave a thread to others.
+#[derive(Debug)]
+pub struct Slice {
+    end: u64,
+    looks: u8,
+}
+
+impl Slice {
+    const NANOS: u64 = 1_000_000;
+    /// How often it is asked for one look at the clock.
+    const EVERY: u8 = 8;
+
+    /// It begins now.
+    #[must_use]
+    #[expect(clippy::new_without_default, reason = "it is no value but a moment")]
+    pub fn new() -> Self {
+        Self { end: nanos_of(ClockId::Monotonic).saturating_add(Self::NANOS), looks: 0 }
+    }
+
+    /// Whether it is over, for a caller that asks every few hundred nanoseconds.
+    #[inline]
+    pub fn is_over(&mut self) -> bool {
+        self.looks = (self.looks + 1) % Self::EVERY;
+        self.looks == 0 && self.is_over_now()
+    }
+
+    /// Whether it is over.
+    #[must_use]
+    pub fn is_over_now(&self) -> bool {
+        nanos_of(ClockId::Monotonic) >= self.end
+    }
+}
+
 fn nanos_of(clock: ClockId) -> u64 {
     let now = clock_gettime(clock);
     let seconds = u64::try_from(now.tv_sec).unwrap_or(0);

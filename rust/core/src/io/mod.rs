@@ -10,7 +10,7 @@ mod clock;
 mod real;
 pub mod sim;
 
-pub use clock::Clock;
+pub use clock::{Clock, Slice};
 pub use real::RealDoor;
 pub use sim::SimDoor;
 
@@ -23,6 +23,8 @@ use std::sync::Arc;
 pub trait File: Debug + Send + Sync {
     /// Fills `buf` from `offset`; `UnexpectedEof` where the file ends before.
     fn read_at(&self, buf: &mut [u8], offset: u64) -> io::Result<()>;
+    /// The same from memory alone; `WouldBlock` where the disk would have to be waited for, or where that cannot be told.
+    fn read_at_now(&self, buf: &mut [u8], offset: u64) -> io::Result<()>;
     /// Writes all of `buf` at `offset`. After an error any part of it may have been written.
     fn write_at(&self, buf: &[u8], offset: u64) -> io::Result<()>;
     /// Makes what was written before the call durable (`fdatasync`).

@@ -8,7 +8,7 @@ use super::format::{Address, Malformed, UnitView, u32_at};
 use super::reader::{CLOSE, Found, LARGE, LONGEST_HEAD, head, visit_unit, whole};
 use super::window::{Direction, Windows};
 use crate::error::{Result, StoreError};
-use crate::journal::{EntityKey, Read, StoredCommand, StoredEvent};
+use crate::journal::{EntityKey, Read, StoredCommand, StoredEvent, Wait};
 
 /// Bytes read at once where an entity's units stand apart: a head and, mostly, the command behind it.
 const SMALL: u64 = 1024;
@@ -28,10 +28,10 @@ struct Backwards<'a> {
 
 impl<'a> Backwards<'a> {
     /// A walk over what is durable now.
-    fn new(shared: &'a Shared, entity: &'a EntityKey) -> Self {
+    fn new(shared: &'a Shared, entity: &'a EntityKey, wait: Wait) -> Self {
         let head = shared.heads.lock().get(&entity.kind, &entity.id, entity.hash());
         let (revision, next) = head.map_or((0, Address::NONE), |head| (head.revision, head.address));
-        let windows = Windows::new(shared);
+        let windows = Windows::new(shared, wait);
         Self { windows, entity, revision, next, window: 0, size: SMALL, direction: Direction::Forward }
     }
 
@@ -40,6 +40,7 @@ impl<'a> Backwards<'a> {
         if address == Address::NONE {
             return Ok(None);
         }
+        self.windows.pass()?;
         self.window = self.hold(self.window, address, LONGEST_HEAD, (self.size, self.direction))?;
         let (first_revision, last_revision, previous) = {
             let unit = self.unit(Found { address, window: self.window })?;
@@ -97,9 +98,10 @@ pub(super) fn read_state(
     shared: &Shared,
     entity: &EntityKey,
     at: u64,
+    wait: Wait,
     visit: &mut dyn FnMut(StoredEvent<'_>),
 ) -> Result<u64> {
-    let mut units = Backwards::new(shared, entity);
+    let mut units = Backwards::new(shared, entity, wait);
     let last = units.revision;
     // What stands before the first revision are commands alone.
     while units.revision > 0
@@ -126,9 +128,10 @@ pub(super) fn read_commands(
     shared: &Shared,
     entity: &EntityKey,
     since: u64,
+    wait: Wait,
     visit: &mut dyn FnMut(StoredCommand<'_>) -> Read,
 ) -> Result<()> {
-    let mut units = Backwards::new(shared, entity);
+    let mut units = Backwards::new(shared, entity, wait);
     while let Some(found) = units.step()? {
         let unit = units.unit(found)?;
         if unit.time() < since {

@@ -5,6 +5,7 @@ use super::segment;
 use super::sidecar::Sidecar;
 use crate::error::{Result, StoreError};
 use crate::io::{Door, File, Mode};
+use crate::journal::Wait;
 use parking_lot::Mutex;
 use std::collections::VecDeque;
 use std::path::Path;
@@ -62,10 +63,13 @@ impl Chain {
     /// A segment's file, open for reading.
     ///
     /// # Errors
-    /// `Io`, `Corrupt`.
-    pub fn file(&self, door: &dyn Door, store: &Path, id: u32) -> Result<Arc<dyn File>> {
+    /// `Io`, `Corrupt`; `WouldWait` where it would have to be opened.
+    pub fn file(&self, door: &dyn Door, store: &Path, id: u32, wait: Wait) -> Result<Arc<dyn File>> {
         if let Some(file) = keep(&mut self.files.lock(), id) {
             return Ok(file);
+        }
+        if wait == Wait::Never {
+            return Err(StoreError::WouldWait);
         }
         let (file, header) = segment::open(door, store, id, Mode::Read)?;
         if self.get(id).is_none_or(|s| s.header.salt != header.salt) {
@@ -80,15 +84,20 @@ impl Chain {
     }
 
     /// The sidecar of a sealed segment; `None` where it cannot be read, or is not of this segment.
-    #[must_use]
-    pub fn sidecar(&self, door: &dyn Door, store: &Path, id: u32) -> Option<Arc<Sidecar>> {
+    ///
+    /// # Errors
+    /// `WouldWait` where it would have to be read.
+    pub fn sidecar(&self, door: &dyn Door, store: &Path, id: u32, wait: Wait) -> Result<Option<Arc<Sidecar>>> {
         if let Some(sidecar) = keep(&mut self.sidecars.lock(), id) {
-            return Some(sidecar);
+            return Ok(Some(sidecar));
         }
-        let segment = self.get(id).filter(|s| s.seal.is_some())?;
-        let sidecar = Arc::new(Sidecar::read(door, store, segment)?);
+        let Some(segment) = self.get(id).filter(|s| s.seal.is_some()) else { return Ok(None) };
+        if wait == Wait::Never {
+            return Err(StoreError::WouldWait);
+        }
+        let Some(sidecar) = Sidecar::read(door, store, segment).map(Arc::new) else { return Ok(None) };
         add(&mut self.sidecars.lock(), OPEN_SIDECARS, id, Arc::clone(&sidecar));
-        Some(sidecar)
+        Ok(Some(sidecar))
     }
 }
 

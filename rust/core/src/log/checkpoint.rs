@@ -55,7 +55,8 @@ pub fn path(store: &Path) -> PathBuf {
 /// # Errors
 /// What the door says; the store is none the worse.
 pub fn write(door: &dyn Door, store: &Path, store_id: [u8; 16], reach: &Reach, heads: &Mutex<Heads>) -> io::Result<()> {
-    let mut frame = FrameWriter::new(MAGIC);
+    let path = path(store);
+    let mut frame = FrameWriter::new(door, &path, MAGIC);
     frame.bytes(&store_id).u32(reach.segment).u64(reach.salt);
     frame.u64(reach.last_batch).u64(reach.point.offset).u64(reach.point.number).u64(reach.point.previous);
     frame.u64(reach.position).u64(reach.time).u32(reach.shard_positions.len() as u32);
@@ -73,9 +74,11 @@ pub fn write(door: &dyn Door, store: &Path, store_id: [u8; 16], reach: &Reach, h
         if to == heads.known() {
             break;
         }
+        drop(heads);
+        frame.spill();
         from = to;
     }
-    frame.replace(door, &path(store))
+    frame.replace()
 }
 
 /// Reads the checkpoint of a store; `None` where there is none that can be read and used.

@@ -93,12 +93,12 @@ impl Manifest {
     /// `Io`.
     pub fn write(&self, door: &dyn Door, store: &Path) -> Result<()> {
         let path = Self::path(store);
-        let mut frame = FrameWriter::new(MAGIC);
+        let mut frame = FrameWriter::new(door, &path, MAGIC);
         frame.bytes(&self.store).u32(u32::from(self.shards));
         for listed in &self.segments {
             let seal = listed.seal.unwrap_or(Seal { end: 0, hash: 0 });
             frame.u32(listed.id).u32(u32::from(listed.seal.is_some())).u64(listed.salt).u64(seal.end).u64(seal.hash);
         }
-        frame.replace(door, &path).map_err(|e| super::segment::space_or_io(store, &path, "writing the manifest", e))
+        frame.replace().map_err(|e| super::segment::space_or_io(store, &path, "writing the manifest", e))
     }
 }

@@ -33,7 +33,7 @@ use crate::error::{Result, StoreError};
 use crate::io::{Door, Lock, LockOutcome, Mode, PathKind};
 use crate::journal::{
     EntityKey, Journal, JournalStats, MAX_METADATA_BYTES, MAX_NAME_BYTES, Outcome, Read, StoredCommand, StoredEvent,
-    Ticket, Unit,
+    Ticket, Unit, Wait,
 };
 use chain::Chain;
 use checkpoint::Reach;
@@ -402,25 +402,33 @@ impl Journal for Log {
         &self,
         entity: &EntityKey,
         from: u64,
+        wait: Wait,
         visit: &mut dyn FnMut(StoredEvent<'_>) -> Read,
     ) -> Result<u64> {
         self.check_open()?;
-        reader::read_entity(&self.shared, entity, from, visit)
+        reader::read_entity(&self.shared, entity, from, wait, visit)
     }
 
-    fn read_state(&self, entity: &EntityKey, at: u64, visit: &mut dyn FnMut(StoredEvent<'_>)) -> Result<u64> {
+    fn read_state(
+        &self,
+        entity: &EntityKey,
+        at: u64,
+        wait: Wait,
+        visit: &mut dyn FnMut(StoredEvent<'_>),
+    ) -> Result<u64> {
         self.check_open()?;
-        backwards::read_state(&self.shared, entity, at, visit)
+        backwards::read_state(&self.shared, entity, at, wait, visit)
     }
 
     fn read_commands(
         &self,
         entity: &EntityKey,
         since: u64,
+        wait: Wait,
         visit: &mut dyn FnMut(StoredCommand<'_>) -> Read,
     ) -> Result<()> {
         self.check_open()?;
-        backwards::read_commands(&self.shared, entity, since, visit)
+        backwards::read_commands(&self.shared, entity, since, wait, visit)
     }
 
     fn read_from(&self, from: u64, visit: &mut dyn FnMut(&EntityKey, StoredEvent<'_>) -> Read) -> Result<()> {

@@ -11,7 +11,7 @@ use super::scan::{ScanPoint, Scanner};
 use super::segment;
 use super::window::{Direction, Windows};
 use crate::error::{Result, StoreError};
-use crate::journal::{EntityKey, MAX_NAME_BYTES, Read, StoredEvent};
+use crate::journal::{EntityKey, MAX_NAME_BYTES, Read, StoredEvent, Wait};
 use std::sync::Arc;
 
 /// Bytes read at once where an entity's units stand close together.
@@ -33,6 +33,7 @@ pub(super) fn read_entity(
     shared: &Shared,
     entity: &EntityKey,
     from: u64,
+    wait: Wait,
     visit: &mut dyn FnMut(StoredEvent<'_>) -> Read,
 ) -> Result<u64> {
     let head = shared.heads.lock().get(&entity.kind, &entity.id, entity.hash());
@@ -40,7 +41,7 @@ pub(super) fn read_entity(
     if from > head.revision {
         return Ok(head.revision);
     }
-    let mut windows = Windows::new(shared);
+    let mut windows = Windows::new(shared, wait);
     let found = find(&mut windows, entity, head.address, from)?;
     let mut expected = 0;
     for &Found { address, window } in found.iter().rev() {
@@ -92,6 +93,7 @@ fn find(windows: &mut Windows<'_>, entity: &EntityKey, last: Address, from: u64)
     let mut address = last;
     let (mut size, mut direction) = (LONGEST_HEAD, Direction::Forward);
     loop {
+        windows.pass()?;
         let window = windows.load(address, LONGEST_HEAD, size, direction)?;
         let (first_revision, previous, len) = {
             let Some(unit) = head(windows, window, address, entity)? else {
@@ -137,7 +139,7 @@ pub(super) fn head<'w>(
 /// The units of an entity in a sealed segment, from its sidecar; `None` where the sidecar cannot say.
 fn indexed(windows: &mut Windows<'_>, entity: &EntityKey, last: Address) -> Result<Option<Vec<Found>>> {
     let shared = windows.shared;
-    let Some(sidecar) = shared.chain.read().sidecar(&*shared.door, &shared.path, last.segment) else {
+    let Some(sidecar) = windows.chain()?.sidecar(&*shared.door, &shared.path, last.segment, windows.wait)? else {
         return Ok(None);
     };
     let mut found = Vec::new();
@@ -146,6 +148,7 @@ fn indexed(windows: &mut Windows<'_>, entity: &EntityKey, last: Address) -> Resu
     let mut size = if close { LARGE } else { LONGEST_HEAD };
     for &offset in offsets {
         let address = Address { segment: last.segment, offset };
+        windows.pass()?;
         let window = windows.load(address, LONGEST_HEAD, size, Direction::Forward)?;
         if head(windows, window, address, entity)?.is_some() {
             found.push(Found { address, window });
@@ -206,7 +209,7 @@ pub(super) fn read_from(
     while id <= reach.segment {
         let (file, found) = {
             let chain = shared.chain.read();
-            (chain.file(&*shared.door, &shared.path, id)?, chain.get(id).copied())
+            (chain.file(&*shared.door, &shared.path, id, Wait::AsLongAsItTakes)?, chain.get(id).copied())
         };
         let Some(found) = found else { break };
         let path = segment::segment_path(&shared.path, id);

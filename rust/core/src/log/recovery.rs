@@ -475,7 +475,7 @@ mod tests {
     use super::super::Log;
     use super::*;
     use crate::io::sim::{Crash, SimDoor};
-    use crate::journal::{Content, EntityKey, Journal, Outcome, Read, Record, Unit};
+    use crate::journal::{Content, EntityKey, Journal, Outcome, Read, Record, Unit, Wait};
 
     fn open(door: &SimDoor) -> Log {
         let options = LogOptions { idle_mark_millis: 0, ..LogOptions::default() };
@@ -512,7 +512,7 @@ mod tests {
         assert!(log.opened().undecided_copied);
         let mut revisions = Vec::new();
         let entity = EntityKey::new(Arc::from("Account"), Arc::from("a"));
-        let read = log.read_entity(&entity, 1, &mut |event| {
+        let read = log.read_entity(&entity, 1, Wait::AsLongAsItTakes, &mut |event| {
             revisions.push(event.revision);
             Read::More
         });

@@ -96,7 +96,8 @@ pub fn write(door: &dyn Door, store: &Path, segment: &Segment) -> Result<()> {
         return Err(corrupt(scanner.point().offset, scanner.stopped.0));
     }
     units.sort_unstable();
-    let mut frame = FrameWriter::new(MAGIC);
+    let path = path(store, id);
+    let mut frame = FrameWriter::new(door, &path, MAGIC);
     frame.bytes(&header.store).u32(id).u32(header.generation).u64(header.salt).u64(seal.end);
     let groups = || units.chunk_by(|a, b| a.0 == b.0);
     frame.u32(groups().count() as u32);
@@ -104,10 +105,11 @@ pub fn write(door: &dyn Door, store: &Path, segment: &Segment) -> Result<()> {
         if let Some((hash, _)) = group.first() {
             frame.u64(*hash).u32(group.len() as u32);
         }
+        frame.spill();
     }
     for (_, offset) in &units {
         frame.u32(*offset);
+        frame.spill();
     }
-    let path = path(store, id);
-    frame.replace(door, &path).map_err(|e| StoreError::io(path, "writing a sidecar", e))
+    frame.replace().map_err(|e| StoreError::io(path.clone(), "writing a sidecar", e))
 }

@@ -4,32 +4,50 @@
 //! and renamed, so a reader finds the old one, the new one, or (where the disk has rotted) one that it refuses.
 
 use super::format::FORMAT_VERSION;
-use crate::io::{Door, Mode};
+use crate::io::{Door, File, Mode};
 use std::io;
-use std::path::Path;
-use xxhash_rust::xxh3::xxh3_64;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use xxhash_rust::xxh3::{Xxh3, xxh3_64};
 
 const PREFIX: usize = 12;
 const HASH: usize = 8;
 /// No frame is larger; a checkpoint that would be is not written, and a file that is, is no frame.
 const LARGEST: u64 = 1 << 30;
 
-/// Builds the content of a frame.
-#[derive(Debug)]
-pub struct FrameWriter(Vec<u8>);
+/// What a writer keeps in memory before it is worth a call.
+const SPILL: usize = 1 << 20;
 
-impl FrameWriter {
-    /// An empty frame of the kind that `magic` names.
+/// Builds a frame beside its place.
+pub struct FrameWriter<'a> {
+    door: &'a dyn Door,
+    path: &'a Path,
+    beside: PathBuf,
+    /// What is not written yet.
+    bytes: Vec<u8>,
+    /// The file, once something is written, and how much.
+    file: Option<Arc<dyn File>>,
+    written: u64,
+    hash: Xxh3,
+    spilled: io::Result<()>,
+}
+
+impl<'a> FrameWriter<'a> {
+    /// An empty frame of the kind that `magic` names, to be put at `path`.
     #[must_use]
-    pub fn new(magic: [u8; 8]) -> Self {
-        let mut bytes = magic.to_vec();
-        bytes.extend_from_slice(&FORMAT_VERSION.to_le_bytes());
-        Self(bytes)
+    pub fn new(door: &'a dyn Door, path: &'a Path, magic: [u8; 8]) -> Self {
+        let mut beside = path.as_os_str().to_owned();
+        beside.push(".next");
+        let beside = PathBuf::from(beside);
+        let (bytes, hash) = (magic.to_vec(), Xxh3::new());
+        let mut this = Self { door, path, beside, bytes, file: None, written: 0, hash, spilled: Ok(()) };
+        this.bytes(&FORMAT_VERSION.to_le_bytes());
+        this
     }
 
     /// Adds bytes as they are.
     pub fn bytes(&mut self, bytes: &[u8]) -> &mut Self {
-        self.0.extend_from_slice(bytes);
+        self.bytes.extend_from_slice(bytes);
         self
     }
 
@@ -48,27 +66,52 @@ impl FrameWriter {
         self.bytes(&[text.len() as u8]).bytes(text)
     }
 
-    /// Writes the frame beside `path`, syncs it, puts it in its place and makes the name durable.
+    /// Writes what was added, where that is much, so that a large frame takes little memory. What goes wrong is told by
+    /// [`replace`](Self::replace).
+    pub fn spill(&mut self) {
+        if self.bytes.len() >= SPILL && self.spilled.is_ok() {
+            self.spilled = self.write();
+        }
+    }
+
+    fn write(&mut self) -> io::Result<()> {
+        let len = self.bytes.len() as u64;
+        if self.written + len > LARGEST {
+            return Err(io::ErrorKind::FileTooLarge.into());
+        }
+        if self.file.is_none() {
+            self.file = Some(self.door.open(&self.beside, Mode::Replace)?);
+        }
+        if let Some(file) = &self.file {
+            file.write_at(&self.bytes, self.written)?;
+        }
+        self.hash.update(&self.bytes);
+        self.written += len;
+        self.bytes.clear();
+        Ok(())
+    }
+
+    fn finish(&mut self) -> io::Result<()> {
+        std::mem::replace(&mut self.spilled, Ok(()))?;
+        let mut hash = self.hash.clone();
+        hash.update(&self.bytes);
+        self.u64(hash.digest()).write()?;
+        self.file.as_ref().map_or(Ok(()), |file| file.sync())
+    }
+
+    /// Writes the rest beside the frame's place, syncs it, puts it in its place and makes the name durable.
     ///
     /// # Errors
     /// What the door says; then either file may be there, whole.
-    pub fn replace(mut self, door: &dyn Door, path: &Path) -> io::Result<()> {
-        if self.0.len() as u64 > LARGEST - HASH as u64 {
-            return Err(io::ErrorKind::FileTooLarge.into());
-        }
-        let hash = xxh3_64(&self.0);
-        self.u64(hash);
-        let mut beside = path.as_os_str().to_owned();
-        beside.push(".next");
-        let beside = Path::new(&beside);
-        let file = door.open(beside, Mode::Replace)?;
-        let written = file.write_at(&self.0, 0).and_then(|()| file.sync());
-        if let Err(error) = written {
-            let _ = door.unlink(beside);
+    pub fn replace(mut self) -> io::Result<()> {
+        if let Err(error) = self.finish() {
+            if self.file.is_some() {
+                let _ = self.door.unlink(&self.beside);
+            }
             return Err(error);
         }
-        door.rename(beside, path)?;
-        path.parent().map_or(Ok(()), |dir| door.sync_dir(dir))
+        self.door.rename(&self.beside, self.path)?;
+        self.path.parent().map_or(Ok(()), |dir| self.door.sync_dir(dir))
     }
 }
 

@@ -2,16 +2,19 @@
 //! show them, without reading twice what is small enough to keep.
 
 use super::Shared;
+use super::chain::Chain;
 use super::format::{Address, DATA_START, Malformed};
 use super::segment;
 use crate::error::{Result, StoreError};
 use crate::io::File;
+use crate::journal::{READ_AT_ONCE, Wait};
+use parking_lot::RwLockReadGuard;
 use std::ops::Range;
 use std::sync::Arc;
 
 /// Bytes kept for the way forwards; what is beyond is read again.
 const KEPT_BYTES: usize = 8 << 20;
-/// Bytes of a buffer that is kept for the next reader.
+/// Bytes of a buffer that is kept for the next reader, and what a reader that is not to wait reads at most.
 const SPARE_BYTES: usize = 2 << 20;
 
 /// From which end of the stretch the next unit is wanted.
@@ -39,6 +42,9 @@ struct Source {
 /// The stretches held for one reader.
 pub(super) struct Windows<'a> {
     pub(super) shared: &'a Shared,
+    pub(super) wait: Wait,
+    /// Units that were looked at.
+    passed: usize,
     source: Option<Source>,
     kept: Vec<Window>,
     /// Memory that has been used before, so that its pages are there; what is read lies before `used`.
@@ -47,9 +53,9 @@ pub(super) struct Windows<'a> {
 }
 
 impl<'a> Windows<'a> {
-    pub(super) fn new(shared: &'a Shared) -> Self {
+    pub(super) fn new(shared: &'a Shared, wait: Wait) -> Self {
         let buffer = std::mem::take(&mut *shared.spare.lock());
-        Self { shared, source: None, kept: Vec::new(), buffer, used: 0 }
+        Self { shared, wait, passed: 0, source: None, kept: Vec::new(), buffer, used: 0 }
     }
 
     pub(super) fn corrupt(&self, address: Address, malformed: Malformed) -> StoreError {
@@ -57,6 +63,30 @@ impl<'a> Windows<'a> {
             path: segment::segment_path(&self.shared.path, address.segment),
             offset: u64::from(address.offset),
             detail: malformed.0.to_owned(),
+        }
+    }
+
+    /// Counts one more unit that is looked at.
+    ///
+    /// # Errors
+    /// `WouldWait`: they are more than the reader has the time for.
+    pub(super) fn pass(&mut self) -> Result<()> {
+        self.passed += 1;
+        self.stop_if(self.passed > READ_AT_ONCE)
+    }
+
+    fn stop_if(&self, takes_long: bool) -> Result<()> {
+        if takes_long && self.wait == Wait::Never { Err(StoreError::WouldWait) } else { Ok(()) }
+    }
+
+    /// The segments of the store.
+    ///
+    /// # Errors
+    /// `WouldWait`: somebody is about to change them.
+    pub(super) fn chain(&self) -> Result<RwLockReadGuard<'a, Chain>> {
+        match self.wait {
+            Wait::Never => self.shared.chain.try_read().ok_or(StoreError::WouldWait),
+            Wait::AsLongAsItTakes => Ok(self.shared.chain.read()),
         }
     }
 
@@ -71,7 +101,7 @@ impl<'a> Windows<'a> {
     /// A stretch that holds `least` bytes from `address` on, or as many as there are; `size` bytes are read where none does.
     ///
     /// # Errors
-    /// `Io`; `Corrupt` where no unit can stand at the address.
+    /// `Io`, `WouldWait`; `Corrupt` where no unit can stand at the address.
     pub(super) fn load(&mut self, address: Address, least: u64, size: u64, direction: Direction) -> Result<usize> {
         let last = self.kept.len().saturating_sub(1);
         if self.from(last, address).len() as u64 >= least {
@@ -92,6 +122,7 @@ impl<'a> Windows<'a> {
             Direction::Forward => (offset, (offset + size).min(end)),
             Direction::Backward => (least_end.saturating_sub(size).max(DATA_START).min(offset), least_end),
         };
+        self.stop_if(self.used as u64 + (stop - start) > SPARE_BYTES as u64)?;
         if self.used > KEPT_BYTES
             && let Some(last) = self.kept.pop()
         {
@@ -101,7 +132,13 @@ impl<'a> Windows<'a> {
         if self.buffer.len() < held.end {
             self.buffer.resize(held.end, 0);
         }
-        if let Err(error) = file.read_at(self.buffer.get_mut(held.clone()).unwrap_or_default(), start) {
+        let buffer = self.buffer.get_mut(held.clone()).unwrap_or_default();
+        let read = match self.wait {
+            Wait::Never => file.read_at_now(buffer, start),
+            Wait::AsLongAsItTakes => file.read_at(buffer, start),
+        };
+        if let Err(error) = read {
+            self.stop_if(error.kind() == std::io::ErrorKind::WouldBlock)?;
             let path = segment::segment_path(&self.shared.path, address.segment);
             return Err(StoreError::io(path, "reading a segment", error));
         }
@@ -114,8 +151,8 @@ impl<'a> Windows<'a> {
         let source = match self.source.take() {
             Some(source) if source.segment == segment => source,
             _ => {
-                let chain = self.shared.chain.read();
-                let file = chain.file(&*self.shared.door, &self.shared.path, segment)?;
+                let chain = self.chain()?;
+                let file = chain.file(&*self.shared.door, &self.shared.path, segment, self.wait)?;
                 let end = match chain.get(segment).and_then(|s| s.seal) {
                     Some(seal) => seal.end,
                     None => self.shared.reach.lock().point.offset,

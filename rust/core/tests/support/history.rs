@@ -1,7 +1,7 @@
 //! The reference: which units were tried, what is known of each, and whether a store agrees.
 
 use ego_core::StoreError;
-use ego_core::journal::{EntityKey, Journal, Read, StoredCommand, StoredEvent};
+use ego_core::journal::{EntityKey, Journal, Read, StoredCommand, StoredEvent, Wait};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
@@ -239,7 +239,7 @@ impl History {
                 }
                 if broken.is_some() { Read::Enough } else { Read::More }
             };
-            journal.read_commands(&key(entity), 0, visit).map_err(Unseen::Failed)?;
+            journal.read_commands(&key(entity), 0, Wait::AsLongAsItTakes, visit).map_err(Unseen::Failed)?;
             if let Some(trouble) = broken {
                 return Err(Unseen::Broken(trouble));
             }
@@ -369,7 +369,9 @@ impl History {
             for at in [middle, u64::MAX].into_iter().filter(|_| expected.iter().any(|seen| is_state(&seen))) {
                 let mut found = None;
                 let said = journal
-                    .read_state(&who, at, &mut |state| found = Some(self.recognise(&who, &state)))
+                    .read_state(&who, at, Wait::AsLongAsItTakes, &mut |state| {
+                        found = Some(self.recognise(&who, &state))
+                    })
                     .map_err(Unseen::Failed)?;
                 let found = found.transpose().map_err(Unseen::Broken)?;
                 let latest = expected.iter().filter(is_state).rfind(|state| state.revision <= at);
@@ -383,7 +385,7 @@ impl History {
                 let mut found = Vec::new();
                 let mut broken = None;
                 let said = journal
-                    .read_entity(&who, from, &mut |event| {
+                    .read_entity(&who, from, Wait::AsLongAsItTakes, &mut |event| {
                         match self.recognise(&who, &event) {
                             Ok(event) => found.push(event),
                             Err(trouble) => broken = Some(trouble),

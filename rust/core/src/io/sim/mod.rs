@@ -55,6 +55,8 @@ struct Shared {
     gates: Gates,
     clock: AtomicU64,
     pid: AtomicU32,
+    /// Whether reads that may not wait are refused.
+    is_cold: AtomicBool,
     seed: u64,
 }
 
@@ -75,7 +77,8 @@ impl SimDoor {
         let dice = Dice::new(seed);
         let state = State { disk, faults: Faults::default(), locks: BTreeSet::new(), crashed: false, dice };
         let (clock, pid) = (AtomicU64::new(clock), AtomicU32::new(pid));
-        Self { shared: Arc::new(Shared { state: Mutex::new(state), gates: Gates::default(), clock, pid, seed }) }
+        let (state, is_cold) = (Mutex::new(state), AtomicBool::new(false));
+        Self { shared: Arc::new(Shared { state, gates: Gates::default(), clock, pid, is_cold, seed }) }
     }
 
     /// Fails the `nth` call (from 1, counted from now) that the selector chooses. The answer is for
@@ -160,6 +163,11 @@ impl SimDoor {
     /// Sets the clock, back as well.
     pub fn set_wall_nanos(&self, nanos: u64) {
         self.shared.clock.store(nanos, Ordering::Relaxed);
+    }
+
+    /// Lets every read that may not wait find nothing in memory, until it is told otherwise.
+    pub fn set_cold(&self, is_cold: bool) {
+        self.shared.is_cold.store(is_cold, Ordering::Relaxed);
     }
 
     /// Sets the process id, as a forked child sees it.
@@ -444,6 +452,13 @@ impl SimFile {
 }
 
 impl File for SimFile {
+    fn read_at_now(&self, buf: &mut [u8], offset: u64) -> io::Result<()> {
+        if self.door.shared.is_cold.load(Ordering::Relaxed) {
+            return Err(io::ErrorKind::WouldBlock.into());
+        }
+        self.read_at(buf, offset)
+    }
+
     fn read_at(&self, buf: &mut [u8], offset: u64) -> io::Result<()> {
         let range = (offset, buf.len() as u64);
         let fill = |state: &mut State, buf: &mut [u8]| match state.disk.nodes.get(&self.ino) {
