@@ -172,7 +172,7 @@ class Running:
 
     # What it does.
 
-    def perform(self, place: int) -> None:
+    async def perform(self, place: int) -> None:
         """Does the operation at that place, if it is still there."""
         self.place = place
         operation = self.operations.get(place)
@@ -180,9 +180,19 @@ class Running:
             return
         self.statistics.steps += 1
         self.statistics.operations[operation.name] += 1
-        for action in actions(operation, self.model, self.history):
+        chosen = actions(operation, self.model, self.history)
+        for action in chosen:
+            if isinstance(action, Send) and (action.hasty or len(chosen) > 1):
+                await self.warm(action.request.to)
+        for action in chosen:
             self.do(action)
         self.model.settle()
+
+    async def warm(self, index: int) -> None:
+        """Brings an entity into memory: a command that waits for that has not begun."""
+        if not self.stage.engine.is_resident(self.stage.kind.behavior, self.names[index]):
+            await self.state_of(index)
+            self.model.entities[index].used = self.model.now
 
     def do(self, action: Action) -> None:
         match action:
@@ -478,6 +488,8 @@ async def poison(stage: Stage, running: list[Running], seed: int) -> None:
     idle = [(each, each.model.idle()[0]) for each in running if each.model.idle()]
     if not idle:
         return
+    for each, to in idle:
+        await each.warm(to)
     first, to = idle[0]
     with stage.faults.hold("append", entity=(stage.kind.behavior, first.names[to])):
         for number, (each, to) in enumerate(idle):
@@ -511,7 +523,7 @@ async def run_world(world: World, programs: list[Program], stores: tuple[Store, 
                 await happen(shared, place, stage, running)
             else:
                 for each in running:
-                    each.perform(place)
+                    await each.perform(place)
             for each in running:
                 await each.settled()
             # What was told and waits in a mailbox now shows nowhere.
