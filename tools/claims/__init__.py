@@ -3,7 +3,7 @@
 A claim is a function that yields rows; the order here is the order of the table, cheap ones first.
 """
 
-from claims import bad_input, demo, kills, memory, model, progress, sabotages, size, speed, store, sweep
+from claims import bad_input, demo, kills, memory, model, progress, sabotages, size, soak, speed, store, sweep
 from claims.row import Claim
 
 CLAIMS: dict[str, Claim] = {
@@ -13,6 +13,7 @@ CLAIMS: dict[str, Claim] = {
     "progress": progress.check,
     "memory": memory.check,
     "model": model.check,
+    "soak": soak.check,
     "demo": demo.check,
     "kills": kills.check,
     "sweep": sweep.check,
