@@ -10,7 +10,7 @@ from egotest.bank import Account, AccountCommand, Balance, Deposit, Do, Gate, In
 from egotest.running import Run, turns
 
 import ego
-from ego.testing import Clock
+from ego.testing import Clock, Faults, FaultyStore
 
 Store = ego.LogStore | ego.MemoryStore
 HOUR = 3_600.0
@@ -289,6 +289,26 @@ def test_nothing_is_left_of_a_name_that_was_asked_for_only(store: Store, run: Ru
             with pytest.raises(ego.EntityNotFoundError):
                 _ = engine.send_command("a-1", Deposit(1))
             assert engine.stats()["resident"] == 0
+
+    run(main())
+
+
+def test_an_entity_whose_write_failed_leaves_memory_after_the_next_start(store: Store, run: Run) -> None:
+    async def main() -> None:
+        clock, faults = Clock(), Faults()
+        kind = ego.Kind(Account, passivate_after=60.0)
+        engine = ego.Engine("bank", FaultyStore(store, faults), behaviors=[kind], clock=clock)
+        await engine.start()
+        account = engine.get(Account, "a")
+        faults.fail("append")
+        with pytest.raises(ego.OutcomeUnknownError):
+            await account.send(Deposit(1))
+        await engine.stop()
+        await engine.start()
+        assert await account.state() == (Balance(0), 0)
+        clock.advance(61.0)
+        assert not engine.is_resident(Account, "a")
+        await engine.stop()
 
     run(main())
 

@@ -91,6 +91,8 @@ class Request:
     """What the entity said that was asked."""
     begun_at: int = 0
     """The revision that its handler saw."""
+    trouble: Literal["refuse", "fail", "lose"] | None = None
+    """The store has no room for what it stores; the write fails; it is stored and nobody is told."""
     may_be_cancelled: bool = False
     """Cancelled right after the call: shown either way, and stored."""
 
@@ -111,6 +113,8 @@ class Entity:
     queue: deque[Request] = field(default_factory=deque[Request])
     commands: dict[str, Remembered] = field(default_factory=dict[str, Remembered])
     """The oldest first."""
+    used: float | None = None
+    """When somebody had its turn last, in this run of the engine."""
 
 
 @dataclass(frozen=True)
@@ -122,6 +126,8 @@ class Rules:
     mailbox_capacity: int
     keep_command_ids: int
     keep_command_ids_for: float
+    passivate_after: float | None
+    resident_limit: int | None
 
 
 def failed(name: str, recorded: bool = False, **facts: Any) -> Failed:
@@ -147,6 +153,8 @@ class Model:
         self.entities = [Entity(name) for name in names]
         self.ran = 0
         """How often a handler was called."""
+        self.poisoned = False
+        """A write failed; nothing runs any more until the next start."""
         self.touched: set[int] = set()
         """Whose turn somebody had."""
         self.logged: list[tuple[int, str]] = []
@@ -221,6 +229,26 @@ class Model:
             entity.queue.clear()
         self._ready.clear()
 
+    def started(self) -> None:
+        """The engine goes on from what is stored; nothing is in memory."""
+        self.poisoned = False
+        for entity in self.entities:
+            entity.used = None
+
+    def is_resident(self, index: int) -> bool | None:
+        """Whether an entity is in memory; none where that cannot be told: its time is just over, or room is short."""
+        entity, after = self.entities[index], self.rules.passivate_after
+        if self.rules.resident_limit is not None:
+            return None
+        if entity.turn is not None or entity.used is None or after is None:
+            return entity.turn is not None or entity.used is not None
+        idle = self.now - entity.used
+        return None if after <= idle < after + 1 else idle < after
+
+    def idle(self) -> list[int]:
+        """The entities of which nobody has the turn."""
+        return [index for index, entity in enumerate(self.entities) if entity.turn is None]
+
     def under_way(self) -> list[Request]:
         """What runs or is queued."""
         requests: list[Request] = []
@@ -274,10 +302,14 @@ class Model:
         """Takes the turn of an idle entity."""
         self.touched.add(request.to)
         entity = self.entities[request.to]
+        entity.used = self.now
         entity.turn, request.status, request.begun_at = request, "running", entity.revision
         order = request.order
         if order is None:
             self._end(request, Answered(entity.value, entity.revision))
+            return
+        if self.poisoned:
+            self._end(request, failed("StorePoisonedError"))
             return
         outcome = self._repeated(entity, order, request.command_id) or self._conflict(entity, request.expected)
         if outcome is not None:
@@ -339,8 +371,10 @@ class Model:
     def _conclude(self, request: Request, order: Order, n: int) -> None:
         """What the handler returned is folded and stored."""
         entity = self.entities[request.to]
-        outcome = self._decide(entity, request, order.what, n)
-        self._end(request, self._recorded(request, order, outcome), order.tells)
+        outcome = self._recorded(request, order, self._decide(entity, request, order.what, n))
+        if request.trouble in ("fail", "lose"):
+            self.poisoned, outcome = True, failed("OutcomeUnknownError")
+        self._end(request, outcome, order.tells)
 
     def _decide(self, entity: Entity, request: Request, what: str, n: int) -> Outcome:
         durable, name = self.rules.durable, entity.name
@@ -377,6 +411,10 @@ class Model:
                 return versions(entity_id=name, expected_type="Page", actual_type=actual_type)
             case _:
                 return failed("HandlerResultError", entity_id=name)
+        if request.trouble == "refuse":
+            return failed("StoreFullError")
+        if request.trouble == "fail":
+            return failed("OutcomeUnknownError")
         for number in numbers:
             entity.value = folded(entity.value, number)
         entity.revision += len(numbers)
@@ -401,7 +439,7 @@ class Model:
         self._show(request, outcome)
         self.touched.add(request.to)
         entity = self.entities[request.to]
-        entity.turn = None
+        entity.turn, entity.used = None, self.now
         if entity.queue:
             self._begin(entity.queue.popleft())
 

@@ -24,10 +24,10 @@ ENTITIES: Final = 3
 OPERATIONS: Final = {
     "send": 12, "pipeline": 10, "identified": 9, "repeat": 9, "reuse": 3, "expect": 8, "gate": 8, "open": 13,
     "later": 3, "ask": 4, "circle": 4, "cancel": 4, "hasty": 3, "tell": 3, "telling": 3, "look": 3, "fill": 4,
-    "misuse": 10,
+    "misuse": 10, "full": 3,
 }  # fmt: skip
-WORLD_OPERATIONS: Final = {"advance": 8, "restart": 3, "halt": 3}
-WORLD_SHARE: Final = 0.17
+WORLD_OPERATIONS: Final = {"advance": 8, "restart": 2, "halt": 2, "poison": 2}
+WORLD_SHARE: Final = 0.18
 
 DECISIONS: Final = {
     "add": 30, "many": 8, "context": 8, "nothing": 4, "equal": 3, "reject": 9, "fail": 5, "explode": 5, "misfold": 5,
@@ -121,6 +121,8 @@ def world(seed: int, durable: bool) -> World:
         mailbox_capacity=rng.choice((2, 3, 4)),
         keep_command_ids=rng.choice((1, 4, 4, 256)),
         keep_command_ids_for=rng.choice((20.0, 86_400.0)),
+        passivate_after=rng.choice((None, 10.0, 25.0)),
+        resident_limit=rng.choice((None, None, PER_WORLD)),
     )
     places = [place for place in range(LENGTH) if rng.random() < WORLD_SHARE]
     operations = {place: Operation(_pick(rng, WORLD_OPERATIONS), rng.getrandbits(32)) for place in places}
@@ -260,6 +262,13 @@ def actions(operation: Operation, model: Model, history: History) -> list[Action
             more = model.rules.mailbox_capacity + 1
             at = to if busy is None else busy
             return [*held, *(choose.sent(at, choose.plain()) for _ in range(more))]
+        case "full":
+            idle = model.idle()
+            if not idle:
+                return [choose.sent(to, choose.order("add"))]
+            request = choose.sent(rng.choice(idle), choose.order("add", how=rng.choice(("now", "later")))).request
+            request.trouble = "refuse"
+            return [Send(request)]
         case "misuse":
             return [Misuse(rng.choice(MISUSES), to)]
         case _:

@@ -14,7 +14,7 @@ from collections import Counter
 from collections.abc import Callable, Coroutine, Iterable
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Any
+from typing import Any, Literal
 
 from actors import Cover, Do, Find, Ledger, Notebook, Page, Stranger
 from egotest.running import turns
@@ -37,7 +37,7 @@ from programs import (
 )
 
 import ego
-from ego.testing import Clock
+from ego.testing import Clock, Faults, FaultyStore
 
 Store = ego.LogStore | ego.MemoryStore
 LIMIT = 30.0
@@ -97,12 +97,15 @@ class Stage(logging.Handler):
             create=lambda entity_id: behavior(entity_id, find),
             keep_command_ids=rules.keep_command_ids,
             keep_command_ids_for=rules.keep_command_ids_for,
+            passivate_after=rules.passivate_after,
         )
+        self.faults = Faults()
         self.engine = ego.Engine(
             "model",
-            store,
+            FaultyStore(store, self.faults),
             behaviors=[self.kind],
-            state_store=state_store,
+            state_store=state_store and FaultyStore(state_store, self.faults),
+            resident_limit=rules.resident_limit,
             mailbox_capacity=rules.mailbox_capacity,
             clock=self.clock,
         )
@@ -114,8 +117,10 @@ class Stage(logging.Handler):
         if found and record.exc_info and record.exc_info[0]:
             self.logged.append((found[1], record.exc_info[0].__name__))
 
-    async def start(self) -> None:
+    async def start(self, running: list[Running]) -> None:
         await self.engine.start()
+        for each in running:
+            each.model.started()
         self.is_open = True
 
     async def until(self, reached: Callable[[], bool], seed: int, what: Callable[[], str]) -> None:
@@ -167,7 +172,7 @@ class Running:
 
     # What it does.
 
-    def perform(self, place: int) -> None:
+    async def perform(self, place: int) -> None:
         """Does the operation at that place, if it is still there."""
         self.place = place
         operation = self.operations.get(place)
@@ -175,9 +180,19 @@ class Running:
             return
         self.statistics.steps += 1
         self.statistics.operations[operation.name] += 1
-        for action in actions(operation, self.model, self.history):
+        chosen = actions(operation, self.model, self.history)
+        for action in chosen:
+            if isinstance(action, Send) and (action.hasty or len(chosen) > 1):
+                await self.warm(action.request.to)
+        for action in chosen:
             self.do(action)
         self.model.settle()
+
+    async def warm(self, index: int) -> None:
+        """Brings an entity into memory: a command that waits for that has not begun."""
+        if not self.stage.engine.is_resident(self.stage.kind.behavior, self.names[index]):
+            await self.state_of(index)
+            self.model.entities[index].used = self.model.now
 
     def do(self, action: Action) -> None:
         match action:
@@ -207,6 +222,8 @@ class Running:
         }
         command = Do(order_of(request))
         ref, name = self.refs[request.to], self.names[request.to]
+        if request.trouble == "refuse":
+            self.ask_for("refuse", request.to)
 
         def call() -> Coroutine[Any, Any, Any]:
             if request.order is None:
@@ -229,6 +246,17 @@ class Running:
             else:
                 self.model.cancel(request)
             future.cancel()
+
+    def ask_for(self, trouble: Literal["refuse", "fail", "lose"], to: int) -> None:
+        """Has the next write of an entity go wrong."""
+        faults, entity = self.stage.faults, (self.stage.kind.behavior, self.names[to])
+        match trouble:
+            case "refuse":
+                faults.refuse("append", entity=entity)
+            case "fail":
+                faults.fail("append", entity=entity)
+            case "lose":
+                faults.lose_answer("append", entity=entity)
 
     def called_with(self, request: Request, call: Callable[[], Any]) -> Any:
         """Calls both; what is refused at once is refused by both."""
@@ -292,6 +320,7 @@ class Running:
             raise self.mismatch(f"{self.model.ran} handlers were to be called, and {self.calls} were")
         if self.stage.is_open:
             await self.compare_states(self.model.touched)
+            self.compare_residents()
             self.model.touched.clear()
 
     async def finished(self, which: Callable[[Request], bool] = lambda _: True) -> None:
@@ -337,8 +366,16 @@ class Running:
             if entity.turn is not None:
                 continue
             found = await self.state_of(index)
+            entity.used = self.model.now
             if not same(Answered(entity.value, entity.revision), found):
                 raise self.mismatch(f"{entity.name} was to be at {entity.value}, {entity.revision}, and is at {found}")
+
+    def compare_residents(self) -> None:
+        """Compares who is in memory."""
+        for index, name in enumerate(self.names):
+            expected = self.model.is_resident(index)
+            if expected not in (None, self.stage.engine.is_resident(self.stage.kind.behavior, name)):
+                raise self.mismatch(f"{name} was to be {'in' if expected else 'out of'} memory, and is not")
 
     async def state_of(self, index: int) -> Any:
         """Its state, after the handler of a command that nobody waits for any more."""
@@ -405,6 +442,9 @@ async def happen(operation: Operation, place: int, stage: Stage, running: list[R
             stage.clock.advance(seconds)
         case "restart":
             await restart(stage, running)
+        case "poison":
+            await poison(stage, running, operation.seed)
+            await halt(stage, running)
         case _:
             await halt(stage, running)
 
@@ -423,7 +463,7 @@ async def restart(stage: Stage, running: list[Running]) -> None:
     report = await stopping
     if not report.finished:
         raise MismatchError(stage.world.seed, f"{report} after everything was finished")
-    await stage.start()
+    await stage.start(running)
 
 
 async def halt(stage: Stage, running: list[Running]) -> None:
@@ -439,7 +479,33 @@ async def halt(stage: Stage, running: list[Running]) -> None:
     if (report.queued, report.running, report.waiting) != (queued, len(held) - queued, 0):
         raise MismatchError(stage.world.seed, f"{queued} were queued of {len(held)}, and {report} came")
     await asyncio.sleep(0)
-    await stage.start()
+    await stage.start(running)
+
+
+async def poison(stage: Stage, running: list[Running], seed: int) -> None:
+    """A write fails, or nobody hears of it: whoever is in flight behind it does not know, and no more is taken."""
+    stage.is_open = False
+    idle = [(each, each.model.idle()[0]) for each in running if each.model.idle()]
+    if not idle:
+        return
+    for each, to in idle:
+        await each.warm(to)
+    first, to = idle[0]
+    with stage.faults.hold("append", entity=(stage.kind.behavior, first.names[to])):
+        for number, (each, to) in enumerate(idle):
+            request = Request(to, Order("add", seed % 1000, each.history.mark()), command_id=f"lost-{each.place}")
+            if number == 1:
+                request.trouble = "lose" if seed % 2 else "fail"
+                each.ask_for(request.trouble, to)
+            elif number > 1:
+                request.trouble = "fail"
+            each.send(Send(request))
+    for each, _ in idle:
+        each.model.settle()
+        await each.settled()
+    for each, to in idle[1:]:
+        each.send(Send(Request(to, Order("add", 1, each.history.mark()))))
+        await each.settled()
 
 
 async def run_world(world: World, programs: list[Program], stores: tuple[Store, Store | None]) -> Statistics:
@@ -449,7 +515,7 @@ async def run_world(world: World, programs: list[Program], stores: tuple[Store, 
     log.addHandler(stage)
     was, log.propagate = log.propagate, False
     try:
-        await stage.start()
+        await stage.start([])
         running = [Running(each, stage, statistics) for each in programs]
         for place in sorted({place for each in programs for place, _ in each.operations}):
             shared = world.operations.get(place)
@@ -457,7 +523,7 @@ async def run_world(world: World, programs: list[Program], stores: tuple[Store, 
                 await happen(shared, place, stage, running)
             else:
                 for each in running:
-                    each.perform(place)
+                    await each.perform(place)
             for each in running:
                 await each.settled()
             # What was told and waits in a mailbox now shows nowhere.

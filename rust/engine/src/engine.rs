@@ -5,7 +5,7 @@ use crate::entity::{Entity, House, Running};
 use crate::kind::{Kind, KindSpec};
 use crate::pending::{self, Then, Waiting};
 use crate::run::{Callbacks, Lane, Run};
-use crate::{error, task};
+use crate::{error, residents, task};
 use ego_answer::answer::{Answer, Phase};
 use ego_answer::cell::{GilCell, GilValue};
 use ego_answer::wake::{Bell, Home};
@@ -105,6 +105,8 @@ impl Engine {
         if let Ok(held) = entities.find_entry(entity.key.hash(), |held| Arc::ptr_eq(held, entity)) {
             let _ = held.remove();
             entity.away.set(py, true);
+            // It may be back after the next start, when nobody knows of its marks.
+            residents::unwatch(self, py, entity);
         }
         if entities.capacity() > 1024 && entities.len() < entities.capacity() / 8 {
             let room = entities.len() * 2;

@@ -120,10 +120,16 @@ fn leave(engine: &Engine, py: Python<'_>, entity: &Arc<Entity>) {
     let gone = entity.slot.borrow_mut(py).reset();
     engine.house.passivated.add(py, u64::from(gone.is_some()));
     entity.count(py, false);
-    entity.watched.set(py, false);
+    unwatch(engine, py, entity);
     engine.let_go(py, entity);
+    drop(gone);
+}
+
+/// Watches an entity no more.
+pub fn unwatch(engine: &Engine, py: Python<'_>, entity: &Entity) {
+    entity.watched.set(py, false);
     let marks = entity.marks.get(py);
     entity.marks.set(py, Marks::default());
     let left = engine.residents.borrow_mut(py).left(marks);
-    drop((gone, left));
+    drop(left);
 }
