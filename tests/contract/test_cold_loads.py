@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import gc
+import os
+import subprocess
+import sys
 import time
 from pathlib import Path
 from typing import Any, ClassVar
@@ -295,3 +299,30 @@ def test_an_entity_of_the_other_sort_is_refused_when_it_is_read_by_another_threa
                 await sheets.get(Sheet, "p").send(Add())
 
     run(main())
+
+
+def exit_code(child: int) -> int:
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+
+async def fork_while_loading(path: str) -> None:
+    store = ego.LogStore(path)
+    await fill(store)
+    async with engine(store) as piles:
+        answer = piles.get(Pile, "long").send(Add(), timeout=None)
+        child = os.fork()
+        if child == 0:
+            del answer, piles, store
+            gc.collect()
+            os._exit(7)
+        assert exit_code(child) == 7
+        assert await answer == (Total(LONG + 1), LONG + 1)
+
+
+def test_a_fork_while_an_entity_is_read_hangs_nobody(tmp_path: Path) -> None:
+    program = (
+        f"import asyncio, test_cold_loads as t; asyncio.run(t.fork_while_loading({str(tmp_path / 'piles.ego')!r}))"
+    )
+    paths = os.pathsep.join([str(Path(__file__).parent), *sys.path])
+    command = [sys.executable, "-W", "ignore", "-c", program]
+    subprocess.run(command, check=True, timeout=60, env={**os.environ, "PYTHONPATH": paths})

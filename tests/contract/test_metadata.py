@@ -71,7 +71,9 @@ def engine(store: Store) -> ego.Engine:
 
 def stored(path: Path) -> dict[str, list[dict[str, str]]]:
     """The metadata of everything that is stored, by entity."""
-    journal = _native.Store.open_log(path, shards=128, segment_bytes=64 << 20, max_unit_bytes=1 << 20, clock=None)
+    journal = _native.Store.open_log(
+        path, shards=128, segment_bytes=64 << 20, max_unit_bytes=1 << 20, max_queue_bytes=64 << 20, clock=None
+    )
     try:
         found: dict[str, list[dict[str, str]]] = {}
         for row in journal.read_from(1, 1_000):
