@@ -31,7 +31,7 @@ test: check python-tests rust-tests ## build the wheel, install it, lint, check 
 prove: $(VENV)/.installed $(VENV)/.bench ## check every claim, print a row for each: figure, bound, cases, PASS or FAIL
 	$(BIN)/python tools/prove.py
 
-sabotage: $(VENV)/.tools $(VENV)/.cargo ## break eight promises on purpose and show which test notices each
+sabotage: $(VENV)/.tools $(VENV)/.cargo ## break promises on purpose and show which test notices each
 	$(BIN)/python tools/sabotage.py
 
 soak: $(VENV)/.installed $(VENV)/.bench ## check every claim for longer, with 10,000 kills

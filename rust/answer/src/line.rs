@@ -16,6 +16,9 @@ use std::time::{Duration, Instant};
 /// How long a thread may stay away before the others go on without it.
 const PATIENCE: Duration = Duration::from_micros(500);
 
+/// How many owe at most before it is paid.
+const TOGETHER: usize = 16;
+
 const BLOCKED: u32 = 0;
 const WATCH: u32 = 1;
 const GO_ON: u32 = 2;
@@ -40,16 +43,24 @@ impl Seat {
     }
 }
 
+/// What somebody who is about to block owes to others, and under which number.
+type Debt = (usize, Box<dyn FnOnce(Python<'_>) + Send>);
+
 struct Line {
     /// Those that may go on, in their order.
     ready: VecDeque<Arc<Seat>>,
+    /// What is paid for all by whoever finds that nobody comes after him.
+    debts: Vec<Debt>,
+    /// Those who owe, since it was paid last.
+    debtors: usize,
     /// Who was let go on last and has not blocked again, and since when.
     away: Option<(Arc<Seat>, Instant)>,
     /// Who keeps watch.
     watch: Option<Arc<Seat>>,
 }
 
-static LINE: GilCell<Line> = GilCell::new(Line { ready: VecDeque::new(), away: None, watch: None });
+static LINE: GilCell<Line> =
+    GilCell::new(Line { ready: VecDeque::new(), debts: Vec::new(), debtors: 0, away: None, watch: None });
 
 fn is(held: Option<&Arc<Seat>>, seat: &Arc<Seat>) -> bool {
     held.is_some_and(|held| Arc::ptr_eq(held, seat))
@@ -82,6 +93,51 @@ impl Line {
             self.watch = Some(Arc::clone(last));
         }
     }
+}
+
+thread_local! {
+    static HOLDS: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Whether this thread has said that it will [owe](owe) what it leaves undone.
+pub fn holds() -> bool {
+    HOLDS.get()
+}
+
+/// Runs `body` while this thread holds back what it will owe.
+pub fn holding<R>(body: impl FnOnce() -> R) -> R {
+    struct Restore(bool);
+    impl Drop for Restore {
+        fn drop(&mut self) {
+            HOLDS.set(self.0);
+        }
+    }
+    let _restore = Restore(HOLDS.replace(true));
+    body()
+}
+
+/// Has something done for this thread, which is about to block: with what others owe under the same number, once
+/// nobody stands in line before them or enough of them do.
+pub fn owe(py: Python<'_>, number: usize, debt: impl FnOnce(Python<'_>) + Send + 'static) {
+    let mut line = LINE.borrow_mut(py);
+    line.debtors += 1;
+    if line.debts.iter().all(|(held, _)| *held != number) {
+        line.debts.push((number, Box::new(debt)));
+    }
+    let due = line.debtors >= TOGETHER || line.ready.is_empty();
+    drop(line);
+    if due {
+        pay(py);
+    }
+}
+
+fn pay(py: Python<'_>) {
+    let debts = {
+        let mut line = LINE.borrow_mut(py);
+        line.debtors = 0;
+        std::mem::take(&mut line.debts)
+    };
+    debts.into_iter().for_each(|(_, debt)| debt(py));
 }
 
 /// Lets a thread go on when it is its turn.
@@ -120,13 +176,17 @@ pub(crate) fn block(py: Python<'_>, register: impl FnOnce(Arc<Seat>)) -> PyResul
 }
 
 fn wait(py: Python<'_>, seat: &Arc<Seat>) -> PyResult<()> {
-    let mut next = {
+    let (mut next, last) = {
         let mut line = LINE.borrow_mut(py);
-        match line.away.take_if(|(away, _)| Arc::ptr_eq(away, seat)) {
+        let next = match line.away.take_if(|(away, _)| Arc::ptr_eq(away, seat)) {
             Some(_) => line.next(),
             None => None,
-        }
+        };
+        (next, line.ready.is_empty())
     };
+    if last {
+        pay(py);
+    }
     loop {
         let watches = {
             let mut line = LINE.borrow_mut(py);
@@ -162,5 +222,7 @@ fn look(py: Python<'_>, seat: &Arc<Seat>) {
         line.watch = None;
         line.away = None;
         line.ready.drain(..).for_each(|ready| ready.call(GO_ON));
+        drop(line);
+        pay(py);
     }
 }

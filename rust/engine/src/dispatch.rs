@@ -129,10 +129,8 @@ impl<'a, 'py> At<'a, 'py> {
         if given.is_none() && !context::may_be_inside() {
             return self.send_on_terms(command, None, patience);
         }
-        attached(|_| {
-            let terms = Terms::of(given.unwrap_or(&Given::default()), command, &entity.kind, &entity.key)?;
-            self.send_on_terms(command, terms.as_ref(), patience)
-        })
+        let terms = Terms::of(given.unwrap_or(&Given::default()), command, &entity.kind, &entity.key)?;
+        self.send_on_terms(command, terms.as_ref(), patience)
     }
 
     #[inline(always)]

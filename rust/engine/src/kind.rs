@@ -51,6 +51,8 @@ pub struct Kind {
     pub passivate_after: Option<u64>,
     state_types: Vec<Py<PyAny>>,
     command_types: Option<Vec<Py<PyAny>>>,
+    /// Their names, in the same order.
+    command_names: Vec<String>,
     /// Sorted by the address of the class.
     stored_types: Vec<StoredType>,
     /// Sorted by name and version.
@@ -113,6 +115,13 @@ impl Kind {
             Some(types) if !is_exactly(command, types) => attached(|_| self.no_command(command, types, entity)),
             _ => Ok(()),
         }
+    }
+
+    /// The name of a command's exact type, where it is declared.
+    pub fn command_name(&self, command: &Bound<'_, PyAny>) -> Option<&str> {
+        let class = command.get_type_ptr().cast();
+        let index = self.command_types.as_ref()?.iter().position(|held| held.as_ptr() == class)?;
+        self.command_names.get(index).map(String::as_str)
     }
 
     #[cold]
@@ -185,6 +194,7 @@ impl Kind {
             passivate_after: self.passivate_after,
             state_types: all(&self.state_types),
             command_types: self.command_types.as_deref().map(all),
+            command_names: self.command_names.clone(),
             stored_types: self.stored_types.iter().map(stored_type).collect(),
             decoders: self.decoders.iter().map(decoder).collect(),
         }
@@ -218,6 +228,10 @@ impl Kind {
 /// What the Python layer found out about a kind.
 #[pyclass(frozen, module = "ego._native")]
 pub struct KindSpec(pub Kind);
+
+fn class_names(given: &Bound<'_, PyTuple>) -> PyResult<Vec<String>> {
+    given.iter().map(|class| Ok(class.cast_into::<PyType>()?.qualname()?.to_str()?.to_owned())).collect()
+}
 
 fn types(given: &Bound<'_, PyTuple>) -> PyResult<Vec<Py<PyAny>>> {
     given.iter().map(|class| Ok(class.cast_into::<PyType>()?.into_any().unbind())).collect()
@@ -287,6 +301,7 @@ impl KindSpec {
             retention: Retention { count: keep_command_ids, age: nanos(keep_command_ids_for) },
             passivate_after: passivate_after.map(nanos),
             state_types: types(state_types)?,
+            command_names: command_types.map(class_names).transpose()?.unwrap_or_default(),
             command_types: command_types.map(types).transpose()?,
             stored_types,
             decoders: sorted,

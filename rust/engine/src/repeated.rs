@@ -68,7 +68,7 @@ pub fn known<'py>(
         }
     }
     let memory = live.commands.get_or_insert_default();
-    memory.commands.settle(journal.settled(), drop);
+    memory.commands.settle(journal.settled(), |reply| reply.drop_ref(py));
     let found = memory.commands.find(&command.id, now, retention);
     let Some(found) = found.filter(|found| !matches!(fate(journal, found.ticket), Fate::Lost(_))) else {
         return Ok(Known::Nothing);

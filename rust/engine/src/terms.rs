@@ -153,8 +153,11 @@ fn identified(
         let message = "a command that is sent under a command_id must be of a type that msgspec can encode";
         ego_answer::error::from_cause(py, error::about(py, "CodecError", entity, message), failure)
     })?;
-    let class = command.get_type().qualname()?;
-    Ok(Identified { id: Arc::from(text), fingerprint: commands::fingerprint(class.to_str()?, encoded.as_bytes()) })
+    let fingerprint = match kind.command_name(command) {
+        Some(class) => commands::fingerprint(class, encoded.as_bytes()),
+        None => commands::fingerprint(command.get_type().qualname()?.to_str()?, encoded.as_bytes()),
+    };
+    Ok(Identified { id: Arc::from(text), fingerprint })
 }
 
 /// What is inherited, then what the sending command is the cause of, then what was given: the last one counts.
