@@ -493,7 +493,7 @@ async def poison(stage: Stage, running: list[Running], seed: int) -> None:
     first, to = idle[0]
     with stage.faults.hold("append", entity=(stage.kind.behavior, first.names[to])):
         for number, (each, to) in enumerate(idle):
-            request = Request(to, Order("add", seed % 1000, each.history.mark()), command_id=f"lost-{each.place}")
+            request = Request(to, Order("add", seed % 1000, each.history.mark()))
             if number == 1:
                 request.trouble = "lose" if seed % 2 else "fail"
                 each.ask_for(request.trouble, to)
