@@ -46,6 +46,7 @@ impl Seat {
 /// What somebody who is about to block owes to others, and under which number.
 type Debt = (usize, Box<dyn FnOnce(Python<'_>) + Send>);
 
+/// While there are debts, somebody is ready: whoever takes the last one out of the line pays.
 struct Line {
     /// Those that may go on, in their order.
     ready: VecDeque<Arc<Seat>>,
@@ -166,10 +167,16 @@ pub(crate) fn block(py: Python<'_>, register: impl FnOnce(Arc<Seat>)) -> PyResul
     register(Arc::clone(&seat));
     let blocked = wait(py, &seat);
     if blocked.is_err() {
-        let mut line = LINE.borrow_mut(py);
-        line.ready.retain(|ready| !Arc::ptr_eq(ready, &seat));
-        line.watch.take_if(|watch| Arc::ptr_eq(watch, &seat));
-        line.post();
+        let last = {
+            let mut line = LINE.borrow_mut(py);
+            line.ready.retain(|ready| !Arc::ptr_eq(ready, &seat));
+            line.watch.take_if(|watch| Arc::ptr_eq(watch, &seat));
+            line.post();
+            line.ready.is_empty()
+        };
+        if last {
+            pay(py);
+        }
     }
     SEAT.set(Some(seat));
     blocked
