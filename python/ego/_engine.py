@@ -123,6 +123,8 @@ class Engine:
         self._phase = "started"
 
     async def _open(self, loop: "asyncio.AbstractEventLoop") -> None:
+        import asyncio
+
         native_clock = None if self._clock is None else self._clock.native
         opened: list[NativeStore] = []
         try:
@@ -134,8 +136,7 @@ class Engine:
             if self._clock is not None:
                 self._clock.attach(self._native, loop)
         except BaseException:
-            for store in self._stores[: len(opened)]:
-                await store.close()
+            await asyncio.gather(*(store.close() for store in self._stores[: len(opened)]))
             raise
 
     @property
@@ -170,8 +171,8 @@ class Engine:
                 left = self._native.finish()
         finally:
             try:
-                for store in self._stores:
-                    failure = await self._close(store) or failure
+                closed = await asyncio.gather(*map(self._close, self._stores))
+                failure = next((each for each in closed if each is not None), None)
             finally:
                 self._phase, self._loop = "stopped", None
         return StopReport(finished=not any(left.values()) and failure is None, failure=failure, **left)

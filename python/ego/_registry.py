@@ -1,5 +1,6 @@
 """The kinds of one engine: checked once when they are registered, found by class or by name."""
 
+import threading
 from collections.abc import Iterable, Iterator
 from typing import Any, Final, cast
 
@@ -92,9 +93,10 @@ class Registry:
         self._by_class: dict[type, Registered] = {}
         self._by_name: dict[str, Registered] = {}
         self._stored_types: dict[Identity, type] = {}
+        self._lock = threading.Lock()
 
     def __iter__(self) -> Iterator[Registered]:
-        return iter(self._by_name.values())
+        return iter([*self._by_name.values()])
 
     def __len__(self) -> int:
         return len(self._by_name)
@@ -111,6 +113,10 @@ class Registry:
     def add(self, behavior: type[AnyBehavior] | Kind[Any, Any]) -> Registered:
         """Registers a kind. The same once more is no error; anything else under its name is."""
         kind: Kind[Any, Any] = behavior if isinstance(behavior, Kind) else Kind(behavior)
+        with self._lock:
+            return self._add(kind)
+
+    def _add(self, kind: Kind[Any, Any]) -> Registered:
         if (same := self._by_class.get(kind.behavior)) is not None:
             different = [name for name in OPTIONS if getattr(kind, name) != getattr(same.kind, name)]
             if different:

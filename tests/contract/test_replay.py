@@ -1,7 +1,9 @@
 """A long history comes back as it was lived, and what does not fit it is named by its revision."""
 
+import asyncio
 from typing import Any
 
+import msgspec
 import pytest
 from egotest.bank import Account, AccountEvent, Balance, Deposit, Deposited, Look, Withdraw
 from egotest.running import Run
@@ -26,6 +28,29 @@ class Moody(Account):
 
     def mood(self, state: Balance) -> Any:
         raise NotImplementedError
+
+
+class Note(ego.Command):
+    text: msgspec.Raw
+
+
+class NoteTaken(ego.Event):
+    text: msgspec.Raw
+
+
+class Taken(ego.State):
+    notes: tuple[msgspec.Raw, ...] = ()
+
+
+class Notes(ego.EventSourcedBehavior[Note, NoteTaken, Taken]):
+    def initial_state(self) -> Taken:
+        return Taken()
+
+    def handle_command(self, command: Note, state: Taken) -> NoteTaken:
+        return NoteTaken(command.text)
+
+    def handle_event(self, event: NoteTaken, state: Taken) -> Taken:
+        return Taken((*state.notes, event.text))
 
 
 async def live_long(store: Store) -> None:
@@ -92,5 +117,19 @@ def test_what_is_no_exception_stays_what_it_is_on_replay(run: Run, store: Store)
             for command in (Look(), Deposit(1)):
                 with pytest.raises(Halt):
                     await bank.get(Halting, "a").send(command)
+
+    run(main())
+
+
+def test_a_payload_that_a_decoder_keeps_stays_what_it_was(store: Store, run: Run) -> None:
+    """Raw fields hold on to the bytes that they were decoded from."""
+
+    async def main() -> None:
+        notes = [msgspec.Raw(msgspec.msgpack.encode("x" * (number % 40))) for number in range(600)]
+        async with ego.Engine("notes", store, behaviors=[Notes]) as engine:
+            await asyncio.gather(*(engine.get(Notes, "n").send(Note(note)) for note in notes))
+        async with ego.Engine("notes", store, behaviors=[Notes]) as engine:
+            state, revision = await engine.get(Notes, "n").state()
+            assert ([bytes(note) for note in state.notes], revision) == ([bytes(note) for note in notes], 600)
 
     run(main())

@@ -476,3 +476,35 @@ except AttributeError as error:
     print(error)
 """
     assert python(code, path).stdout == "False\nmodule 'ego' has no attribute 'nothing'\n"
+
+
+def test_a_child_that_was_forked_among_blocked_threads_can_start_an_engine(tmp_path: Path) -> None:
+    done = python(
+        """
+from pathlib import Path
+folder = Path(sys.argv[1]).parent
+bank = ego.sync.Engine("bank", ego.LogStore(folder / "parent"), behaviors=[Account])
+bank.start()
+
+def hammer(number):
+    account = bank.get(Account, f"a-{number}")
+    while True:
+        account.send(Deposit(1))
+
+for number in range(16):
+    threading.Thread(target=hammer, args=(number,), daemon=True).start()
+for number in range(5):
+    bank.get(Account, "a").send(Deposit(1))
+    child = os.fork()
+    if child == 0:
+        own = ego.sync.Engine("child", ego.LogStore(folder / f"child-{number}"), behaviors=[Account])
+        own.start()
+        for _ in range(3):
+            own.get(Account, "z").send(Deposit(1), timeout=20.0)
+        os._exit(0)
+    print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
+os._exit(0)
+""",
+        str(tmp_path / "unused"),
+    )
+    assert (done.returncode, done.stdout) == (0, "0\n" * 5)

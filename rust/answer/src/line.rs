@@ -60,8 +60,9 @@ struct Line {
     watch: Option<Arc<Seat>>,
 }
 
-static LINE: GilCell<Line> =
-    GilCell::new(Line { ready: VecDeque::new(), debts: Vec::new(), debtors: 0, away: None, watch: None });
+const EMPTY: Line = Line { ready: VecDeque::new(), debts: Vec::new(), debtors: 0, away: None, watch: None };
+
+static LINE: GilCell<Line> = GilCell::new(EMPTY);
 
 fn is(held: Option<&Arc<Seat>>, seat: &Arc<Seat>) -> bool {
     held.is_some_and(|held| Arc::ptr_eq(held, seat))
@@ -139,6 +140,13 @@ fn pay(py: Python<'_>) {
         std::mem::take(&mut line.debts)
     };
     debts.into_iter().for_each(|(_, debt)| debt(py));
+}
+
+/// For the child of a fork: the threads that stand in line are the parent's.
+pub fn forget_after_fork(py: Python<'_>) {
+    let line = std::mem::replace(&mut *LINE.borrow_mut(py), EMPTY);
+    // What is owed belongs to engines of the parent, of which nothing may be waited for here.
+    std::mem::forget(line);
 }
 
 /// Lets a thread go on when it is its turn.

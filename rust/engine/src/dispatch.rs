@@ -174,19 +174,24 @@ impl<'a, 'py> At<'a, 'py> {
         let (ticket, value) = (live.last_ticket, turn::shown(py, &live));
         let stored = matches!(fate, Fate::Stored);
         live.last_ticket = if stored { 0 } else { ticket };
-        if let Some(next) = entity.put_and_pass_on(py, live, generation) {
-            attached(|_| self.run_waiting(next))?;
-        }
+        let next = entity.put_and_pass_on(py, live, generation);
         if stored {
             inner.house.ok.add(py, 1);
+            if let Some(next) = next {
+                attached(|_| self.run_waiting(next))?;
+            }
             return Answer::done(py, value?);
         }
         let deadline = deadline(&entity.kind.house.clock, patience);
         let answer = Answer::writing(py, &run.home.event_loop, value?, deadline)?;
         let then = Then::Show { tells: Vec::new(), rejected: false };
         let waiting = Waiting { ticket, entity: Arc::clone(entity), generation, answer: answer.clone_ref(py), then };
-        pending::wait(engine, run, waiting)?;
-        Ok(answer)
+        let waits = pending::wait(engine, run, waiting);
+        if let Some(next) = next {
+            // Behind it: who waits is in the order of tickets.
+            attached(|_| self.run_waiting(next))?;
+        }
+        waits.map(|()| answer)
     }
 
     /// Asks for something in whatever state engine and entity are.
@@ -421,6 +426,7 @@ impl<'a, 'py> At<'a, 'py> {
         }
         inner.house.accepted.add(py, 1);
         inner.house.queued.add(py, 1);
+        inner.wait_for(py, entity);
         self.link(&answer)?;
         pending::arm(engine, run, answer.deadline(py))?;
         Ok(answer)
@@ -463,6 +469,7 @@ impl<'a, 'py> At<'a, 'py> {
         if let Some(next) = next {
             return self.run_waiting(next);
         }
+        self.engine.get().wait_no_more(self.py, self.entity);
         residents::idle(self.engine.get(), self.py, self.run, self.entity);
         Ok(())
     }
@@ -499,6 +506,7 @@ impl<'a, 'py> At<'a, 'py> {
             }
             next = entity.slot.borrow_mut(py).next_or_leave();
         }
+        engine.get().wait_no_more(py, entity);
         residents::idle(engine.get(), py, run, entity);
         result
     }

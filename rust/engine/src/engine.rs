@@ -43,6 +43,8 @@ pub struct Engine {
     pub run: GilCell<Option<Arc<Run>>>,
     /// The entities whose turn is held over rounds of the loop, for an `async def` handler or by `held`, by address.
     pub active: GilCell<HashMap<usize, Arc<Entity>>>,
+    /// The entities for whose turn somebody waits, by address. One that nobody waits for any more may be among them.
+    waited_for: GilCell<HashMap<usize, Arc<Entity>>>,
     pub outgoing: GilCell<VecDeque<Tell>>,
     pub timer: GilCell<Option<Py<PyAny>>>,
     waiters: GilCell<Vec<Answer>>,
@@ -133,6 +135,29 @@ impl Engine {
         running
     }
 
+    /// Somebody waits for an entity's turn.
+    pub fn wait_for(&self, py: Python<'_>, entity: &Arc<Entity>) {
+        let mut waited_for = self.waited_for.borrow_mut(py);
+        if waited_for.len() as u64 > 2 * self.house.queued.get(py) + 64 {
+            // Who gave up has left them there.
+            waited_for.retain(|_, entity| !entity.slot.borrow(py).mailbox().is_empty());
+        }
+        waited_for.entry(entity.address()).or_insert_with(|| Arc::clone(entity));
+    }
+
+    /// Nobody does any more.
+    pub fn wait_no_more(&self, py: Python<'_>, entity: &Arc<Entity>) {
+        let gone = self.waited_for.borrow_mut(py).remove(&entity.address());
+        drop(gone);
+    }
+
+    /// Shows whoever waits for a turn.
+    pub fn each_waiting(&self, py: Python<'_>, mut look: impl FnMut(&Arc<Entity>, &Answer)) {
+        for entity in self.waited_for.borrow(py).values() {
+            entity.slot.borrow(py).mailbox().iter().for_each(|message| look(entity, &message.answer));
+        }
+    }
+
     /// Along who waits for whose answer, from one entity to another, both included.
     pub fn way(&self, py: Python<'_>, from: &Arc<Entity>, to: &Arc<Entity>) -> Option<Vec<Arc<Entity>>> {
         let way = self.house.waits.borrow(py).way(from.address(), to.address())?;
@@ -171,6 +196,7 @@ impl Engine {
             }
         }
         drop(std::mem::take(&mut *self.outgoing.borrow_mut(py)));
+        drop(std::mem::take(&mut *self.waited_for.borrow_mut(py)));
         let active = std::mem::take(&mut *self.active.borrow_mut(py));
         for entity in active.into_values() {
             let Some(running) = self.end(py, &entity) else { continue };
@@ -217,6 +243,7 @@ impl Engine {
             residents: GilCell::new(residents),
             run: GilCell::default(),
             active: GilCell::default(),
+            waited_for: GilCell::default(),
             outgoing: GilCell::default(),
             timer: GilCell::default(),
             waiters: GilCell::default(),
@@ -295,9 +322,10 @@ impl Engine {
     pub fn finish(&self, py: Python<'_>) -> PyResult<Unfinished> {
         let shown = |waiting: &&Waiting| matches!(waiting.then, Then::Show { .. });
         let count = |lane: &Lane| lane.waiting.borrow(py).iter().filter(shown).count();
+        let visitors = self.run.borrow(py).as_ref().map_or(0, |run| run.visitors.get(py) as usize);
         let unfinished = Unfinished {
             queued: self.house.queued.get(py) + self.outgoing.borrow(py).len() as u64,
-            running: self.count_running(py),
+            running: self.count_running(py) + visitors,
             waiting: self.run.borrow(py).as_ref().map_or(0, |run| run.lanes().map(count).sum()),
         };
         let taken = match self.run.try_borrow_mut(py) {
@@ -305,6 +333,7 @@ impl Engine {
             None => return Err(PyRuntimeError::new_err("an engine cannot be stopped from inside a handler")),
         };
         let Some(run) = taken else { return Ok(unfinished) };
+        run.is_over.set(py, true);
         self.mode.set(py, Mode::Stopped);
         let abandoned = self.abandon(py, &run);
         let timer = self.timer.borrow_mut(py).take();
@@ -373,6 +402,7 @@ impl Engine {
             drop(std::mem::take(&mut *self.waiters.borrow_mut(py)));
             let timer = self.timer.borrow_mut(py).take();
             drop(timer);
+            drop(std::mem::take(&mut *self.waited_for.borrow_mut(py)));
             let active = std::mem::take(&mut *self.active.borrow_mut(py));
             for entity in active.values() {
                 let running = entity.running.borrow_mut(py).take();

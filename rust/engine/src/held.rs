@@ -110,11 +110,15 @@ pub fn go_on(engine: &Bound<'_, Engine>, run: &Arc<Run>) -> PyResult<()> {
 impl At<'_, '_> {
     /// For the holder of a turn: leaves it to the engine until there is what the command lacks.
     pub fn hold(self, lack: Lack, message: Message) -> PyResult<()> {
-        let Self { py, engine, entity, .. } = self;
+        let Self { py, engine, run, entity, .. } = self;
         let inner = engine.get();
+        if run.is_over.get(py) {
+            return pending::give_up(py, entity, &message.answer, false);
+        }
         entity.slot.borrow_mut(py).put_back(message);
         inner.house.queued.add(py, 1);
         inner.active.borrow_mut(py).insert(Arc::as_ptr(entity).addr(), Arc::clone(entity));
+        inner.wait_for(py, entity);
         match self.ask_for(lack) {
             Ok(()) => Ok(()),
             Err(failure) => self.let_go(Some(error::storage(py, &failure))),

@@ -15,6 +15,7 @@ pub mod error;
 mod held;
 pub mod kind;
 mod logging;
+mod payload;
 mod pending;
 mod repeated;
 mod replay;

@@ -141,6 +141,10 @@ pub fn finish(
 /// Lets the answer wait for its ticket.
 pub fn wait(engine: &Bound<'_, Engine>, run: &Run, waiting: Waiting) -> PyResult<()> {
     let py = engine.py();
+    if run.is_over.get(py) {
+        // Its thread was in a handler when the engine stopped: no loop will ever show it.
+        return give_up(py, &waiting.entity, &waiting.answer, false);
+    }
     let deadline = waiting.answer.deadline(py);
     let lane = run.lane(&waiting.entity.kind);
     let first = {
@@ -264,10 +268,8 @@ fn late(engine: &Engine, py: Python<'_>, run: &Run, now: u64) -> (Vec<(Arc<Entit
         if let Some(running) = &*entity.running.borrow(py) {
             look(entity, &running.answer);
         }
-        for message in entity.slot.borrow(py).mailbox().iter() {
-            look(entity, &message.answer);
-        }
     }
+    engine.each_waiting(py, look);
     (late, next)
 }
 

@@ -7,6 +7,7 @@ use crate::context::Frame;
 use crate::entity::{Entity, Live};
 use crate::error;
 use crate::kind::Decoder;
+use crate::payload::Payload;
 use ego_core::StoreError;
 use ego_core::history::{self, Chunk, StoredType, Wanted};
 use ego_core::io::Slice;
@@ -82,7 +83,7 @@ impl Replay {
     pub fn fold(&mut self, py: Python<'_>, entity: &Arc<Entity>, chunk: &Chunk, slice: &mut Slice) -> PyResult<bool> {
         let (reached, until) = (self.live.revision, self.until);
         Frame::new(entity, reached, None).run(|| {
-            let mut last: Option<(&StoredType, &Decoder)> = None;
+            let (mut last, mut bytes): (Option<(&StoredType, &Decoder)>, _) = (None, Payload::default());
             let wanted = chunk.events().skip_while(|event| event.revision <= reached);
             for event in wanted.take_while(|event| event.revision <= until) {
                 if slice.is_over() {
@@ -94,7 +95,7 @@ impl Replay {
                     _ => decoder(py, entity, &event.stored.name, event.stored.version, event.revision)?,
                 };
                 last = Some((event.stored, decoder));
-                let decoded = decode(py, entity, decoder, event.payload, event.revision)?;
+                let decoded = decode(bytes.of(py, event.payload), entity, decoder, event.revision)?;
                 let state = if entity.kind.is_durable_state {
                     decoded
                 } else {
@@ -137,13 +138,13 @@ fn decoder<'a>(py: Python<'_>, entity: &'a Entity, name: &str, version: u32, rev
 /// `CodecError`, `UpcastError`, and what is no `Exception`.
 #[inline]
 fn decode<'py>(
-    py: Python<'py>,
+    payload: &Bound<'py, PyBytes>,
     entity: &Entity,
     decoder: &Decoder,
-    payload: &[u8],
     revision: u64,
 ) -> PyResult<Bound<'py, PyAny>> {
-    decoder.decode.call(py, [&PyBytes::new(py, payload)]).map_err(|failure| {
+    let py = payload.py();
+    decoder.decode.call(py, [payload]).map_err(|failure| {
         if error::is_one_of_ours(py, &failure) {
             return error::at(py, failure, &entity.key, revision);
         }

@@ -67,6 +67,8 @@ pub struct Run {
     pub deadline: GilValue<u64>,
     /// What the timer is set to; 0 for nothing.
     pub nearest: GilValue<u64>,
+    /// Whether the engine has stopped; a thread that was in a handler may come back later.
+    pub is_over: GilValue<bool>,
     /// Calls from other loops and threads that are under way.
     pub visitors: GilValue<u64>,
 }
@@ -85,6 +87,7 @@ impl Run {
             deadline: GilValue::default(),
             nearest: GilValue::default(),
             visitors: GilValue::default(),
+            is_over: GilValue::default(),
         }
     }
 

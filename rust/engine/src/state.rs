@@ -21,7 +21,7 @@ pub fn conclude(
     carried: Carried<'_>,
 ) -> PyResult<()> {
     if result.is_none() {
-        return turn::append(journal, entity, live, Content::Events(&[]), carried);
+        return turn::append(py, journal, entity, live, Content::Events(&[]), carried);
     }
     let pair = result.cast_exact::<PyTuple>().ok().filter(|pair| pair.len() == 2);
     let parts = pair.and_then(|pair| {
@@ -32,7 +32,7 @@ pub fn conclude(
     entity.kind.check_state(&state, &entity.key, "handle_command")?;
     let before = live.state.bind(py);
     if version == live.revision && before.eq(&state)? {
-        return turn::append(journal, entity, live, Content::Events(&[]), carried);
+        return turn::append(py, journal, entity, live, Content::Events(&[]), carried);
     }
     if version != live.revision + 1 || state.get_type_ptr() != before.get_type_ptr() {
         return Err(wrong_version(py, entity, live, &state, version));
@@ -40,7 +40,7 @@ pub fn conclude(
     let Some(stored) = entity.kind.stored_type(&state) else { return Err(no_change(result, entity)) };
     let payload = turn::encode(py, entity, &state, "a state")?;
     let record = Record { name: &stored.name, version: stored.version, payload: payload.as_bytes() };
-    turn::append(journal, entity, live, Content::State(record), carried)?;
+    turn::append(py, journal, entity, live, Content::State(record), carried)?;
     std::mem::replace(&mut live.state, state.unbind()).drop_ref(py);
     Ok(())
 }

@@ -28,6 +28,10 @@ impl<'py> At<'_, 'py> {
     ) -> PyResult<()> {
         let Self { py, engine, run, entity, .. } = self;
         let Deferred { live, awaitable, tells, generation } = deferred;
+        if run.is_over.get(py) {
+            let discarded = discard(&awaitable);
+            return pending::give_up(py, entity, &answer, false).and(discarded);
+        }
         let ticket = live.last_ticket;
         // A copy: whoever delivers what was told has entered the sender's context already.
         let prepared = context.call_method0(intern!(py, "copy")).and_then(|context| {

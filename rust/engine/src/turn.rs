@@ -163,7 +163,7 @@ pub fn conclude_on_terms(
     if let Some(rejection) = &rejection {
         let rejection = Some(Record { name: &rejection.name, version: rejection.version, payload: &rejection.payload });
         let carried = Carried { command: record.map(|record| Command { rejection, ..record }), ..carried };
-        append(journal, entity, live, Content::Events(&[]), carried)?;
+        append(py, journal, entity, live, Content::Events(&[]), carried)?;
     }
     repeated::remember(py, entity, live, command, rejection, live.revision == before);
     concluded
@@ -183,7 +183,7 @@ pub fn conclude(
         return state::conclude(py, journal, entity, live, result, carried);
     }
     if result.is_none() {
-        return append(journal, entity, live, Content::Events(&[]), carried);
+        return append(py, journal, entity, live, Content::Events(&[]), carried);
     }
     if let Ok(events) = result.cast_exact::<PyList>() {
         return attached(|py| conclude_all(py, journal, entity, live, events.iter().collect(), carried));
@@ -195,7 +195,7 @@ pub fn conclude(
     let state = fold(py, entity, live, result, live.state.bind(py))?;
     let payload = encode(py, entity, result, "an event")?;
     let record = Record { name: &stored.name, version: stored.version, payload: payload.as_bytes() };
-    append(journal, entity, live, Content::Events(&[record]), carried)?;
+    append(py, journal, entity, live, Content::Events(&[record]), carried)?;
     std::mem::replace(&mut live.state, state.unbind()).drop_ref(py);
     Ok(())
 }
@@ -219,7 +219,7 @@ fn conclude_all(
         .iter()
         .map(|(stored, payload)| Record { name: &stored.name, version: stored.version, payload: payload.as_bytes() })
         .collect();
-    append(journal, entity, live, Content::Events(&records), carried)?;
+    append(py, journal, entity, live, Content::Events(&records), carried)?;
     live.state = state.unbind();
     Ok(())
 }
@@ -256,6 +256,7 @@ pub fn encode<'py>(
 /// Hands over what a command changes; a command without an id that changes nothing stores nothing.
 #[inline(always)]
 pub fn append(
+    py: Python<'_>,
     journal: &dyn Journal,
     entity: &Entity,
     live: &mut Live,
@@ -266,6 +267,10 @@ pub fn append(
     let Carried { metadata, command } = carried;
     if count == 0 && command.is_none() {
         return Ok(());
+    }
+    if entity.away.get(py) {
+        let message = "the engine was stopped while the handler ran; nothing of the command is stored";
+        return Err(attached(|py| error::not_started(py, message)));
     }
     match journal.append(&Unit { entity: &entity.key, first_revision: live.revision + 1, content, command, metadata }) {
         Ok(ticket) => {

@@ -81,7 +81,11 @@ impl EntityRef {
     ) -> PyResult<R> {
         let engine = self.engine.bind(py);
         let run = engine.get().run.borrow(py);
-        let Some(held) = &*run else { return Err(engine.get().not_started(py)) };
+        let Some(held) = &*run else {
+            // Making the error runs Python code, and another thread may start the engine meanwhile.
+            drop(run);
+            return Err(engine.get().not_started(py));
+        };
         let Some(event_loop) = held.home.elsewhere(py)? else {
             return body(At { py, engine, run: held, entity: &self.entity(py), caller: None });
         };

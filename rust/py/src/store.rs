@@ -159,9 +159,10 @@ pub(crate) fn fill_stats(journal: &dyn Journal, counters: &Bound<'_, PyDict>) ->
     counters.set_item("pending", stats.pending)
 }
 
-/// Lets go of every store that the parent opened; called in the child of a fork.
+/// Lets go of every store that the parent opened, and of its threads; called in the child of a fork.
 #[pyfunction]
-pub(crate) fn after_fork_in_child() {
+pub(crate) fn after_fork_in_child(py: Python<'_>) {
+    ego_answer::line::forget_after_fork(py);
     let opened = OPENED.lock().unwrap_or_else(PoisonError::into_inner);
     for journal in opened.iter().filter_map(Weak::upgrade) {
         journal.abandon_after_fork();
