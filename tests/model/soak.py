@@ -212,9 +212,10 @@ class Soak:
             if now > restarted + RESTART_EVERY:
                 restarted = now
                 await self.restart(rng.random() < 0.5)
+                # Just after a start: later a store has as many files open as it had to read.
+                descriptors.append(len(os.listdir("/proc/self/fd")))
             gc.collect()
             memory.append(resident_kib())
-            descriptors.append(len(os.listdir("/proc/self/fd")))
         self.over.set()
         await asyncio.gather(*loads)
         for thread in threads:

@@ -129,6 +129,19 @@ impl<'a, 'py> At<'a, 'py> {
         if given.is_none() && !context::may_be_inside() {
             return self.send_on_terms(command, None, patience);
         }
+        self.send_carrying(command, patience, given)
+    }
+
+    /// The same for a command that carries something, or that may be sent by a handler. A copy of its own: the way of a
+    /// plain one stays short.
+    #[inline(never)]
+    fn send_carrying(
+        self,
+        command: &Bound<'py, PyAny>,
+        patience: Patience,
+        given: Option<&Given<'_, 'py>>,
+    ) -> PyResult<Answer> {
+        let entity = self.entity;
         let terms = Terms::of(given.unwrap_or(&Given::default()), command, &entity.kind, &entity.key)?;
         self.send_on_terms(command, terms.as_ref(), patience)
     }

@@ -12,6 +12,7 @@ use pyo3::types::{PyBool, PyTuple};
 ///
 /// # Errors
 /// `HandlerResultError`, `VersionError`, `CodecError`, and what appending raises.
+#[inline(never)]
 pub fn conclude(
     py: Python<'_>,
     journal: &dyn Journal,
