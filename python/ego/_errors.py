@@ -3,7 +3,7 @@
 ::
 
     EgoError
-    ├── EngineNotStartedError      RuntimeError   the engine is not started, or not on this loop and thread
+    ├── EngineNotStartedError      RuntimeError   the engine is not started, or cannot be called from here
     ├── ConfigError                ValueError     an option, a behavior or a message type is not usable as given
     ├── EntityError                               kind, entity_id
     │   ├── UndefinedEntityError   ValueError     the id is empty
@@ -89,7 +89,7 @@ class EgoError(Exception):
 
 
 class EngineNotStartedError(EgoError, RuntimeError):
-    """The engine is not started, or is started on another event loop or thread than this call's."""
+    """The engine is not started, or cannot be called here: no event loop runs, or it would be blocked."""
 
 
 class ConfigError(EgoError, ValueError):

@@ -7,7 +7,7 @@ from collections.abc import Coroutine, Sequence
 from typing import Any
 
 import pytest
-from egotest.bank import Account, Balance, Deposit, Do, Gate, InsufficientFundsError, Withdraw
+from egotest.bank import Account, Balance, Deposit, Deposited, Do, Gate, InsufficientFundsError, Withdraw
 from egotest.running import Run, turns
 
 import ego
@@ -249,3 +249,26 @@ def test_an_engine_that_its_own_behaviors_refer_to_can_be_collected(store: Store
     engine_ref = run(main())
     gc.collect()
     assert engine_ref() is None
+
+
+def test_a_comparison_that_raises_leaves_the_callbacks_where_they_were(store: Store, run: Run) -> None:
+    class Hostile:
+        def __eq__(self, other: object) -> bool:
+            raise ZeroDivisionError
+
+        __hash__ = object.__hash__
+
+    async def main() -> None:
+        gate = Gate()
+        async with engine(store) as bank:
+            answer: Any = bank.get(Account, "a").send(gate.command(Deposited(1)))
+            called: list[Any] = []
+            answer.add_done_callback(called.append)
+            with pytest.raises(ZeroDivisionError):
+                answer.remove_done_callback(Hostile())
+            gate.opened.set()
+            assert await answer == (Balance(1), 1)
+            await turns()
+            assert called == [answer]
+
+    run(main())

@@ -1,6 +1,7 @@
 """Threads, deadlines and stops that cross each other's way."""
 
 import asyncio
+import contextlib
 import sys
 import threading
 import time
@@ -17,6 +18,9 @@ import ego
 import ego.sync
 
 Store = ego.LogStore | ego.MemoryStore
+
+LONG_ENOUGH = 10.0
+"""Seconds after which a test that would hang goes on, and fails."""
 
 
 @pytest.fixture
@@ -41,9 +45,12 @@ def test_whoever_waits_for_a_thread_is_told_when_it_is_too_late(store: Store) ->
         holder = threading.Thread(target=lambda: account.send(Do(stay), timeout=None))
         holder.start()
         inside.wait()
+        guard = threading.Timer(LONG_ENOUGH, go_on.set)
+        guard.start()
         with pytest.raises(ego.CommandTimeoutError) as late:
             account.send(Deposit(1), timeout=0.05)
         assert late.value.outcome == "not_run"
+        guard.cancel()
         go_on.set()
         holder.join()
         assert account.state() == (Balance(1), 1)
@@ -141,7 +148,7 @@ def test_a_thread_that_outlives_a_stop_is_told_and_stores_nothing(store: Store) 
     assert (report.finished, report.running) == (False, 1)
     bank.start()
     go_on.set()
-    thread.join()
+    thread.join(LONG_ENOUGH)
     assert len(told) == 1
     assert account.state() == (Balance(1), 1)
     assert account.send(Deposit(1)) == (Balance(2), 2)
@@ -169,3 +176,28 @@ def test_a_cancelled_stop_closes_both_stores(tmp_path: Path, run: Run) -> None:
         await engine.stop()
 
     run(main())
+
+
+@pytest.mark.usefixtures("busy_interpreter")
+def test_threads_that_try_again_and_again_disturb_no_start() -> None:
+    bank = ego.sync.Engine("bank", ego.MemoryStore(), behaviors=[Account])
+    bank.start()
+    account, over = bank.get(Account, "a"), threading.Event()
+
+    def ask() -> None:
+        while not over.is_set():
+            with contextlib.suppress(ego.EngineNotStartedError):
+                account.send(Deposit(1))
+
+    threads = [threading.Thread(target=ask) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    try:
+        for _ in range(30):
+            assert bank.stop().failure is None
+            bank.start()
+    finally:
+        over.set()
+        for thread in threads:
+            thread.join()
+        bank.stop()

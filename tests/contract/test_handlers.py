@@ -243,7 +243,11 @@ def test_what_is_told_closes_no_circle(store: Store, run: Run, circle: tuple[str
                 return Do(call)
 
             await bank.get(Account, circle[0]).send(step(*circle[1:], circle[0]))
-            while (await bank.get(Account, circle[0]).state())[1] < 2:
+            first = bank.get(Account, circle[0])
+            while (await first.state())[1] < 2:
                 await turns()
+            # Everybody was told once, and the first one once more.
+            states = [await bank.get(Account, entity_id).state() for entity_id in circle]
+            assert states == [(Balance(2), 2), *[(Balance(1), 1)] * (len(circle) - 1)]
 
     run(main())

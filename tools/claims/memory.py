@@ -23,6 +23,7 @@ import ego
 if __name__ == "__main__":
     sys.path.insert(0, str(Path(__file__).parents[1]))
 
+from claims.counter import Add, Counter, Sum
 from claims.row import Row, Scale
 
 ENTITIES = 1_000_000
@@ -33,29 +34,6 @@ RESIDENT_BYTES, RESIDENT_AIM = 600, 400
 PASSIVATED_BYTES, PASSIVATED_AIM = 60, 40
 PEAK_MB = 150
 WAKES = 200
-
-
-class Add(ego.Command):
-    by: int
-
-
-class Added(ego.Event):
-    by: int
-
-
-class Sum(ego.State):
-    value: int = 0
-
-
-class Counter(ego.EventSourcedBehavior[Add, Added, Sum]):
-    def initial_state(self) -> Sum:
-        return Sum()
-
-    def handle_command(self, command: Add, state: Sum, /) -> Added:
-        return Added(command.by)
-
-    def handle_event(self, event: Added, state: Sum, /) -> Sum:
-        return Sum(state.value + event.by)
 
 
 class Figures(msgspec.Struct):

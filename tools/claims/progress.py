@@ -7,34 +7,12 @@ import time
 from collections.abc import Callable, Iterator
 
 import ego
+from claims.counter import Add, Counter, Sum
 from claims.row import Row, Scale
 
 ENTITIES = (2, 10, 1_000, 100_000)
 CALLERS_OF_ONE = 1_000
 DEADLINE = 120.0
-
-
-class Add(ego.Command):
-    by: int = 1
-
-
-class Added(ego.Event):
-    by: int
-
-
-class Sum(ego.State):
-    value: int = 0
-
-
-class Counter(ego.EventSourcedBehavior[Add, Added, Sum]):
-    def initial_state(self) -> Sum:
-        return Sum()
-
-    def handle_command(self, command: Add, state: Sum, /) -> Added:
-        return Added(command.by)
-
-    def handle_event(self, event: Added, state: Sum, /) -> Sum:
-        return Sum(state.value + event.by)
 
 
 Store = ego.MemoryStore | ego.LogStore

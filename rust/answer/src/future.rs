@@ -133,6 +133,16 @@ impl Future {
         failure
     }
 
+    /// The functions that a loop is to call.
+    fn callbacks(&self, py: Python<'_>) -> Vec<Py<PyAny>> {
+        let (first, rest) = (self.waiter.borrow(py), self.rest(py));
+        let callback = |waiter: &Waiter| match waiter {
+            Waiter::OfLoop { callback, .. } => Some(callback.clone_ref(py)),
+            Waiter::Thread(_) => None,
+        };
+        first.iter().chain(&rest.more).filter_map(callback).collect()
+    }
+
     /// Tells the loop about an exception that nobody has seen and nobody can see any more.
     pub(crate) fn report(&self, py: Python<'_>) {
         if !self.unretrieved.get(py) {
@@ -250,21 +260,24 @@ impl Future {
 
     /// Forgets a function; returns how often it was there.
     fn remove_done_callback(&self, py: Python<'_>, callback: &Bound<'_, PyAny>) -> PyResult<usize> {
-        let first = self.waiter.borrow_mut(py).take();
-        let all: Vec<_> = first.into_iter().chain(std::mem::take(&mut self.rest(py).more)).collect();
-        let before = all.len();
-        let mut kept = Vec::with_capacity(before);
-        for waiter in all {
-            match &waiter {
-                Waiter::OfLoop { callback: held, .. } if held.bind(py).eq(callback)? => {}
-                _ => kept.push(waiter),
+        // Comparing runs Python code, which may settle the answer: nothing is taken out before all are compared.
+        let mut equal = Vec::new();
+        for held in self.callbacks(py) {
+            if held.bind(py).eq(callback)? {
+                equal.push(held);
             }
         }
-        let removed = before - kept.len();
+        let is_one = |waiter: &Waiter| match waiter {
+            Waiter::OfLoop { callback, .. } => equal.iter().any(|held| held.is(callback)),
+            Waiter::Thread(_) => false,
+        };
+        let first = self.waiter.borrow_mut(py).take();
+        let more = std::mem::take(&mut self.rest(py).more);
+        let (gone, kept): (Vec<_>, Vec<_>) = first.into_iter().chain(more).partition(is_one);
         let mut kept = kept.into_iter();
         *self.waiter.borrow_mut(py) = kept.next();
         self.rest(py).more = kept.collect();
-        Ok(removed)
+        Ok(gone.len())
     }
 
     /// Gives up: a queued command is dropped, one that has begun is finished. False where it was done already.

@@ -16,9 +16,6 @@ use std::time::{Duration, Instant};
 /// How long a thread may stay away before the others go on without it.
 const PATIENCE: Duration = Duration::from_micros(500);
 
-/// How many owe at most before it is paid.
-const TOGETHER: usize = 16;
-
 const BLOCKED: u32 = 0;
 const WATCH: u32 = 1;
 const GO_ON: u32 = 2;
@@ -43,24 +40,16 @@ impl Seat {
     }
 }
 
-/// What somebody who is about to block owes to others, and under which number.
-type Debt = (usize, Box<dyn FnOnce(Python<'_>) + Send>);
-
-/// While there are debts, somebody is ready: whoever takes the last one out of the line pays.
 struct Line {
     /// Those that may go on, in their order.
     ready: VecDeque<Arc<Seat>>,
-    /// What is paid for all by whoever finds that nobody comes after him.
-    debts: Vec<Debt>,
-    /// Those who owe, since it was paid last.
-    debtors: usize,
     /// Who was let go on last and has not blocked again, and since when.
     away: Option<(Arc<Seat>, Instant)>,
     /// Who keeps watch.
     watch: Option<Arc<Seat>>,
 }
 
-const EMPTY: Line = Line { ready: VecDeque::new(), debts: Vec::new(), debtors: 0, away: None, watch: None };
+const EMPTY: Line = Line { ready: VecDeque::new(), away: None, watch: None };
 
 static LINE: GilCell<Line> = GilCell::new(EMPTY);
 
@@ -97,56 +86,9 @@ impl Line {
     }
 }
 
-thread_local! {
-    static HOLDS: Cell<bool> = const { Cell::new(false) };
-}
-
-/// Whether this thread has said that it will [owe](owe) what it leaves undone.
-pub fn holds() -> bool {
-    HOLDS.get()
-}
-
-/// Runs `body` while this thread holds back what it will owe.
-pub fn holding<R>(body: impl FnOnce() -> R) -> R {
-    struct Restore(bool);
-    impl Drop for Restore {
-        fn drop(&mut self) {
-            HOLDS.set(self.0);
-        }
-    }
-    let _restore = Restore(HOLDS.replace(true));
-    body()
-}
-
-/// Has something done for this thread, which is about to block: with what others owe under the same number, once
-/// nobody stands in line before them or enough of them do.
-pub fn owe(py: Python<'_>, number: usize, debt: impl FnOnce(Python<'_>) + Send + 'static) {
-    let mut line = LINE.borrow_mut(py);
-    line.debtors += 1;
-    if line.debts.iter().all(|(held, _)| *held != number) {
-        line.debts.push((number, Box::new(debt)));
-    }
-    let due = line.debtors >= TOGETHER || line.ready.is_empty();
-    drop(line);
-    if due {
-        pay(py);
-    }
-}
-
-fn pay(py: Python<'_>) {
-    let debts = {
-        let mut line = LINE.borrow_mut(py);
-        line.debtors = 0;
-        std::mem::take(&mut line.debts)
-    };
-    debts.into_iter().for_each(|(_, debt)| debt(py));
-}
-
 /// For the child of a fork: the threads that stand in line are the parent's.
 pub fn forget_after_fork(py: Python<'_>) {
-    let line = std::mem::replace(&mut *LINE.borrow_mut(py), EMPTY);
-    // What is owed belongs to engines of the parent, of which nothing may be waited for here.
-    std::mem::forget(line);
+    *LINE.borrow_mut(py) = EMPTY;
 }
 
 /// Lets a thread go on when it is its turn.
@@ -175,33 +117,23 @@ pub(crate) fn block(py: Python<'_>, register: impl FnOnce(Arc<Seat>)) -> PyResul
     register(Arc::clone(&seat));
     let blocked = wait(py, &seat);
     if blocked.is_err() {
-        let last = {
-            let mut line = LINE.borrow_mut(py);
-            line.ready.retain(|ready| !Arc::ptr_eq(ready, &seat));
-            line.watch.take_if(|watch| Arc::ptr_eq(watch, &seat));
-            line.post();
-            line.ready.is_empty()
-        };
-        if last {
-            pay(py);
-        }
+        let mut line = LINE.borrow_mut(py);
+        line.ready.retain(|ready| !Arc::ptr_eq(ready, &seat));
+        line.watch.take_if(|watch| Arc::ptr_eq(watch, &seat));
+        line.post();
     }
     SEAT.set(Some(seat));
     blocked
 }
 
 fn wait(py: Python<'_>, seat: &Arc<Seat>) -> PyResult<()> {
-    let (mut next, last) = {
+    let mut next = {
         let mut line = LINE.borrow_mut(py);
-        let next = match line.away.take_if(|(away, _)| Arc::ptr_eq(away, seat)) {
+        match line.away.take_if(|(away, _)| Arc::ptr_eq(away, seat)) {
             Some(_) => line.next(),
             None => None,
-        };
-        (next, line.ready.is_empty())
+        }
     };
-    if last {
-        pay(py);
-    }
     loop {
         let watches = {
             let mut line = LINE.borrow_mut(py);
@@ -237,7 +169,5 @@ fn look(py: Python<'_>, seat: &Arc<Seat>) {
         line.watch = None;
         line.away = None;
         line.ready.drain(..).for_each(|ready| ready.call(GO_ON));
-        drop(line);
-        pay(py);
     }
 }

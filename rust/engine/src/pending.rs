@@ -11,7 +11,6 @@ use crate::run::{Call, Callback, Lane, Run};
 use crate::turn::{Fate, fate};
 use crate::{error, logging, residents};
 use ego_answer::answer::{Answer, Phase};
-use ego_answer::line;
 use ego_core::journal::Ticket;
 use pyo3::prelude::*;
 use pyo3::{PyTraverseError, PyVisit};
@@ -157,15 +156,14 @@ pub fn wait(engine: &Bound<'_, Engine>, run: &Run, waiting: Waiting) -> PyResult
     appended(py, run, lane, first)
 }
 
-/// Decides when the committer is told: at once for a lone command and from another thread, unless that one will do it
-/// itself; else once per turn of the loop and every `KICK_EVERY` appends.
+/// Decides when the committer is told: at once for a lone command and from another thread, else once per turn of the
+/// loop and every `KICK_EVERY` appends.
 fn appended(py: Python<'_>, run: &Run, lane: &Lane, first: bool) -> PyResult<()> {
     lane.unkicked.add(py, 1);
     let alone = first && lane.last_batch.get(py) <= 1 && !run.draining.get(py);
-    let elsewhere = !run.home.is_this_thread();
-    if alone || lane.unkicked.get(py) >= KICK_EVERY || (elsewhere && !line::holds()) {
+    if alone || lane.unkicked.get(py) >= KICK_EVERY || !run.home.is_this_thread() {
         kick_lane(py, lane);
-    } else if !elsewhere && !run.draining.get(py) && !run.flush_is_due.get(py) {
+    } else if !run.draining.get(py) && !run.flush_is_due.get(py) {
         run.flush_is_due.set(py, true);
         run.home.call_soon(py, run.callbacks.flush.bind(py))?;
     }

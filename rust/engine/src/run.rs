@@ -104,16 +104,6 @@ impl Run {
         }
     }
 
-    /// Whether something was appended that the committers were not told of.
-    pub fn is_unkicked(&self, py: Python<'_>) -> bool {
-        self.lanes().any(|lane| lane.unkicked.get(py) > 0)
-    }
-
-    /// Tells them.
-    pub fn kick(&self, py: Python<'_>) {
-        pending::kick(py, self);
-    }
-
     /// The commands that wait for a disk.
     pub fn count_waiting(&self, py: Python<'_>) -> usize {
         self.lanes().map(|lane| lane.waiting.borrow(py).len()).sum()

@@ -36,8 +36,13 @@ impl<'py> At<'_, 'py> {
         // A copy: whoever delivers what was told has entered the sender's context already.
         let prepared = context.call_method0(intern!(py, "copy")).and_then(|context| {
             let scope = Context::open(py, entity, live.revision, terms.cloned(), tells)?;
-            wake::within(&context, || Context::enter(&scope, py))??;
-            Ok((context.unbind(), scope))
+            match wake::within(&context, || Context::enter(&scope, py)).flatten() {
+                Ok(()) => Ok((context.unbind(), scope)),
+                Err(failure) => {
+                    drop(scope.get().close(py));
+                    Err(failure)
+                }
+            }
         });
         answer.advance(py, Phase::Running);
         entity.put(py, live, generation);

@@ -5,14 +5,12 @@
 
 use crate::entity_ref::{EntityRef, Timeout};
 use ego_answer::answer::Answer;
-use ego_answer::line;
 use ego_answer::wake;
 use ego_core::StoreError;
 use ego_engine::dispatch::{At, Wish};
 use ego_engine::terms::Given;
 use ego_engine::{context, error};
 use pyo3::prelude::*;
-use std::sync::Arc;
 
 /// Refuses to block an event loop or a `def` handler.
 ///
@@ -64,14 +62,7 @@ fn ask<'py>(entity: &Bound<'py, EntityRef>, body: impl FnOnce(At<'_, 'py>) -> Py
         // The loop is another process's: nothing that needs it would ever be done.
         match at.journal().poisoned() {
             Some(forked @ StoreError::Forked { .. }) => Err(error::storage(py, &forked)),
-            _ => {
-                let sent = line::holding(|| body(at));
-                if at.run.is_unkicked(py) {
-                    let run = Arc::clone(at.run);
-                    line::owe(py, Arc::as_ptr(&run).addr(), move |py| run.kick(py));
-                }
-                sent
-            }
+            _ => body(at),
         }
     })?;
     answer.wait(py)

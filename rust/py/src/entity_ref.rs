@@ -66,7 +66,10 @@ impl EntityRef {
     pub(crate) fn entity<'a>(&'a self, py: Python<'_>) -> Ref<'a, Arc<Entity>> {
         if self.entity.borrow(py).away.get(py) {
             let current = self.engine.get().current(py, &self.entity.borrow(py));
-            *self.entity.borrow_mut(py) = current;
+            // Where somebody looks at it further up the stack, the old one leads on to the new.
+            if let Some(mut held) = self.entity.try_borrow_mut(py) {
+                *held = current;
+            }
         }
         self.entity.borrow(py)
     }

@@ -44,8 +44,6 @@ pub const RECORD_STATE: u8 = 2;
 pub const RECORD_COMMAND: u8 = 3;
 /// Record kind: why a command was refused.
 pub const RECORD_REJECTION: u8 = 4;
-/// Record flag: a reader that does not know the record kind may pass over it.
-pub const RECORD_SKIPPABLE: u8 = 1;
 
 /// Why bytes could not be read as what they should be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

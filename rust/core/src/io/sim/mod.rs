@@ -33,7 +33,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 /// The first reading of a new machine's clock.
 pub const CLOCK_START: u64 = 1_700_000_000_000_000_000;
@@ -54,7 +54,7 @@ struct Shared {
     state: Mutex<State>,
     gates: Gates,
     clock: AtomicU64,
-    pid: AtomicU32,
+    pid: u32,
     /// Whether reads that may not wait are refused.
     is_cold: AtomicBool,
     seed: u64,
@@ -76,7 +76,7 @@ impl SimDoor {
     fn with(disk: Disk, seed: u64, clock: u64, pid: u32) -> Self {
         let dice = Dice::new(seed);
         let state = State { disk, faults: Faults::default(), locks: BTreeSet::new(), crashed: false, dice };
-        let (clock, pid) = (AtomicU64::new(clock), AtomicU32::new(pid));
+        let clock = AtomicU64::new(clock);
         let (state, is_cold) = (Mutex::new(state), AtomicBool::new(false));
         Self { shared: Arc::new(Shared { state, gates: Gates::default(), clock, pid, is_cold, seed }) }
     }
@@ -170,11 +170,6 @@ impl SimDoor {
         self.shared.is_cold.store(is_cold, Ordering::Relaxed);
     }
 
-    /// Sets the process id, as a forked child sees it.
-    pub fn set_pid(&self, pid: u32) {
-        self.shared.pid.store(pid, Ordering::Relaxed);
-    }
-
     /// Changes of bytes and of names that no completed sync covers.
     #[must_use]
     pub fn unsynced(&self) -> (usize, usize) {
@@ -201,7 +196,7 @@ impl SimDoor {
 
     fn successor(&self, disk: Disk) -> Self {
         let clock = self.shared.clock.load(Ordering::Relaxed);
-        let pid = self.shared.pid.load(Ordering::Relaxed).wrapping_add(1);
+        let pid = self.shared.pid.wrapping_add(1);
         Self::with(disk, self.shared.seed.wrapping_add(1), clock, pid)
     }
 
@@ -406,7 +401,7 @@ impl Door for SimDoor {
     }
 
     fn pid(&self) -> u32 {
-        self.shared.pid.load(Ordering::Relaxed)
+        self.shared.pid
     }
 }
 
