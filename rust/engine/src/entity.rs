@@ -13,6 +13,7 @@ use ego_core::entities::waits::Waits;
 use ego_core::io::Clock;
 use ego_core::journal::{EntityKey, Ticket};
 use pyo3::prelude::*;
+use pyo3::types::PyTuple;
 use pyo3::{PyTraverseError, PyVisit};
 use std::sync::Arc;
 
@@ -26,12 +27,15 @@ pub struct Live {
     pub last_ticket: Ticket,
     /// The commands that it remembers; none where nobody has asked since it came into memory.
     pub commands: Option<Box<Memory>>,
+    /// What is shown of it, where its handler made that: `(state, revision)`.
+    pub shown: Option<Py<PyTuple>>,
 }
 
 impl Live {
     pub fn traverse(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
         visit.call(&self.behavior)?;
         visit.call(&self.state)?;
+        visit.call(&self.shown)?;
         self.commands.iter().flat_map(|commands| commands.replies()).try_for_each(|reply| visit.call(reply))
     }
 }

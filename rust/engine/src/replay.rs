@@ -45,7 +45,7 @@ impl Replay {
         let state = entity.kind.initial_state.call(py, [behavior])?;
         entity.kind.check_state(&state, &entity.key, "initial_state")?;
         let (behavior, state) = (behavior.clone().unbind(), state.unbind());
-        Ok(Self { live: Live { behavior, state, revision: 0, last_ticket: 0, commands: None }, until })
+        Ok(Self { live: Live { behavior, state, revision: 0, last_ticket: 0, commands: None, shown: None }, until })
     }
 
     /// What is still to be read.

@@ -26,10 +26,10 @@ pub fn conclude(
     }
     let pair = result.cast_exact::<PyTuple>().ok().filter(|pair| pair.len() == 2);
     let parts = pair.and_then(|pair| {
-        let version = pair.get_item(1).ok().filter(|version| !version.is_instance_of::<PyBool>())?;
-        Some((pair.get_item(0).ok()?, version.extract::<u64>().ok()?))
+        let version = pair.get_borrowed_item(1).ok().filter(|version| !version.is_instance_of::<PyBool>())?;
+        Some((pair, pair.get_item(0).ok()?, version.extract::<u64>().ok()?))
     });
-    let Some((state, version)) = parts else { return Err(no_change(result, entity)) };
+    let Some((pair, state, version)) = parts else { return Err(no_change(result, entity)) };
     entity.kind.check_state(&state, &entity.key, "handle_command")?;
     let before = live.state.bind(py);
     if version == live.revision && before.eq(&state)? {
@@ -43,6 +43,11 @@ pub fn conclude(
     let record = Record { name: &stored.name, version: stored.version, payload: payload.as_bytes() };
     turn::append(py, journal, entity, live, Content::State(record), carried)?;
     std::mem::replace(&mut live.state, state.unbind()).drop_ref(py);
+    // The very pair is the answer: nobody can change it.
+    let before = live.shown.replace(pair.clone().unbind());
+    if let Some(before) = before {
+        before.drop_ref(py);
+    }
     Ok(())
 }
 

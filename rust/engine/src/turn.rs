@@ -45,7 +45,10 @@ pub fn fate(journal: &dyn Journal, ticket: Ticket) -> Fate {
 /// What is shown of an entity: `(state, revision)`.
 #[inline]
 pub fn shown<'py>(py: Python<'py>, live: &Live) -> PyResult<Bound<'py, PyTuple>> {
-    PyTuple::new(py, [live.state.bind(py).clone(), live.revision.into_bound_py_any(py)?])
+    match &live.shown {
+        Some(shown) => Ok(shown.bind(py).clone()),
+        None => PyTuple::new(py, [live.state.bind(py).clone(), live.revision.into_bound_py_any(py)?]),
+    }
 }
 
 /// What came of a command without waiting.
@@ -113,7 +116,10 @@ fn handle<'py>(
 ) -> PyResult<Bound<'py, PyAny>> {
     let (kind, behavior, state) = (&entity.kind, live.behavior.bind(py), live.state.bind(py));
     if kind.is_durable_state {
-        let version = live.revision.into_bound_py_any(py)?;
+        let version = match &live.shown {
+            Some(shown) => shown.bind(py).get_item(1)?,
+            None => live.revision.into_bound_py_any(py)?,
+        };
         return kind.handle_command.call(py, [behavior, command, &version, state]);
     }
     kind.handle_command.call(py, [behavior, command, state])
