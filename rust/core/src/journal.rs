@@ -9,6 +9,7 @@
 //! states is the engine's to keep. A reader of the one passes over the other.
 
 use crate::error::{Result, StoreError};
+use crate::feed::{Filter, Follower, Waker};
 use std::sync::Arc;
 
 /// Counts accepted units of one opened journal, from 1. 0 stands for "nothing to wait for" and is always settled.
@@ -293,6 +294,23 @@ pub trait Journal: Send + Sync {
     /// # Errors
     /// `Io`, `Corrupt`, `Forked`, `Closed`.
     fn read_from(&self, from: u64, visit: &mut dyn FnMut(&EntityKey, StoredEvent<'_>) -> Read) -> Result<()>;
+
+    /// Follows what is durable and what becomes so, from the first position behind `after` (0 for everything; it may be beyond the
+    /// end). After a follower came up empty, `wake` is called once there may be more, or once the journal is closed: once for all
+    /// followers that were given the same `Arc`.
+    ///
+    /// # Errors
+    /// `Forked`, `Closed`.
+    fn follow(self: Arc<Self>, after: u64, filter: Filter, wake: Waker) -> Result<Box<dyn Follower>>;
+
+    /// What tells this store from any other, for as long as it exists.
+    fn store_id(&self) -> [u8; 16];
+
+    /// The last position that was committed before `time` (nanoseconds since the Unix epoch); 0 where there is none. Waits for the disk.
+    ///
+    /// # Errors
+    /// `Io`, `Corrupt`, `Forked`, `Closed`.
+    fn position_at(&self, time: u64) -> Result<u64>;
 
     /// Counters, in one consistent snapshot.
     fn stats(&self) -> JournalStats;

@@ -4,14 +4,17 @@
 //! engine that stops and starts on it finds everything again.
 
 mod blocks;
+mod follow;
 
 use crate::error::{Result, StoreError};
+use crate::feed::{Bell, Filter, Follower, Pool, Waker};
 use crate::io::Door;
 use crate::journal::{
     Content, EntityKey, Journal, JournalStats, MAX_METADATA_BYTES, Outcome, READ_AT_ONCE, Read, Record, StoredCommand,
     StoredEvent, StoredRejection, Ticket, Unit, Wait,
 };
 use blocks::{Blocks, Command, EVENT_BYTES, Extra, Head, Place, Stored};
+use follow::MemoryFollower;
 use hashbrown::{Equivalent, HashMap, HashTable};
 use parking_lot::Mutex;
 use std::ops::Range;
@@ -32,6 +35,10 @@ pub struct MemoryJournal {
     settled: AtomicU64,
     forked: AtomicBool,
     opened_by: u32,
+    id: [u8; 16],
+    bell: Bell,
+    /// Buffers for chunks.
+    pool: Arc<Pool>,
 }
 
 #[derive(Debug, Default)]
@@ -106,12 +113,17 @@ impl MemoryJournal {
     #[must_use]
     pub fn new(door: Arc<dyn Door>) -> Self {
         let opened_by = door.pid();
+        let mut id = [0; 16];
+        door.random(&mut id);
         Self {
             door,
             inner: Mutex::new(Inner::default()),
             settled: AtomicU64::new(0),
             forked: AtomicBool::new(false),
             opened_by,
+            id,
+            bell: Bell::default(),
+            pool: Arc::default(),
         }
     }
 
@@ -337,6 +349,8 @@ impl Journal for MemoryJournal {
         let mut inner = self.inner.lock();
         let ticket = inner.append(unit, now)?;
         self.settled.store(ticket, Ordering::Release);
+        drop(inner);
+        self.bell.ring();
         Ok(ticket)
     }
 
@@ -496,6 +510,21 @@ impl Journal for MemoryJournal {
                 return Ok(());
             }
         }
+    }
+
+    fn follow(self: Arc<Self>, after: u64, filter: Filter, wake: Waker) -> Result<Box<dyn Follower>> {
+        self.check_process()?;
+        Ok(Box::new(MemoryFollower::new(self, after, filter, wake)))
+    }
+
+    fn store_id(&self) -> [u8; 16] {
+        self.id
+    }
+
+    fn position_at(&self, time: u64) -> Result<u64> {
+        self.check_process()?;
+        let inner = self.inner.lock();
+        Ok(inner.blocks.position_at(time).unwrap_or(inner.events))
     }
 
     fn stats(&self) -> JournalStats {

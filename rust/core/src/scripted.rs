@@ -6,6 +6,7 @@
 //! ones of its entity along that were accepted before this was known.
 
 use crate::error::{Result, StoreError};
+use crate::feed::{Filter, Follower, Waker};
 use crate::journal::{EntityKey, Journal, JournalStats, Outcome, Read, StoredCommand, StoredEvent, Ticket, Unit, Wait};
 use parking_lot::Mutex;
 use std::collections::{HashMap, VecDeque};
@@ -327,6 +328,18 @@ impl Journal for ScriptedJournal {
 
     fn read_from(&self, from: u64, visit: &mut dyn FnMut(&EntityKey, StoredEvent<'_>) -> Read) -> Result<()> {
         self.inner.read_from(from, visit)
+    }
+
+    fn follow(self: Arc<Self>, after: u64, filter: Filter, wake: Waker) -> Result<Box<dyn Follower>> {
+        Arc::clone(&self.inner).follow(after, filter, wake)
+    }
+
+    fn store_id(&self) -> [u8; 16] {
+        self.inner.store_id()
+    }
+
+    fn position_at(&self, time: u64) -> Result<u64> {
+        self.inner.position_at(time)
     }
 
     fn stats(&self) -> JournalStats {

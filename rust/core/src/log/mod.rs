@@ -30,6 +30,7 @@ pub use options::LogOptions;
 
 use crate::entities::shard::shard_of;
 use crate::error::{Result, StoreError};
+use crate::feed::{Filter, Follower, Waker};
 use crate::io::{Door, Lock, LockOutcome, Mode, PathKind};
 use crate::journal::{
     EntityKey, Journal, JournalStats, MAX_METADATA_BYTES, MAX_NAME_BYTES, Outcome, Read, StoredCommand, StoredEvent,
@@ -434,6 +435,18 @@ impl Journal for Log {
     fn read_from(&self, from: u64, visit: &mut dyn FnMut(&EntityKey, StoredEvent<'_>) -> Read) -> Result<()> {
         self.check_open()?;
         reader::read_from(&self.shared, from, visit)
+    }
+
+    fn follow(self: Arc<Self>, _after: u64, _filter: Filter, _wake: Waker) -> Result<Box<dyn Follower>> {
+        Err(StoreError::Closed)
+    }
+
+    fn store_id(&self) -> [u8; 16] {
+        self.shared.store
+    }
+
+    fn position_at(&self, _time: u64) -> Result<u64> {
+        Err(StoreError::Closed)
     }
 
     fn stats(&self) -> JournalStats {
