@@ -329,6 +329,10 @@ impl Journal for ScriptedJournal {
         self.inner.read_from(from, visit)
     }
 
+    fn read_notes(&self, prefix: &str, visit: &mut dyn FnMut(&str, &[u8]) -> Read) -> Result<()> {
+        self.inner.read_notes(prefix, visit)
+    }
+
     fn stats(&self) -> JournalStats {
         let progress = self.advanced();
         let (units, pending) = (progress.accepted(), progress.open.len() as u64);

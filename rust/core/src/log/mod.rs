@@ -13,6 +13,7 @@ pub mod format;
 mod heads;
 mod housekeeper;
 mod manifest;
+mod notes;
 mod options;
 mod pages;
 mod queue;
@@ -434,6 +435,11 @@ impl Journal for Log {
     fn read_from(&self, from: u64, visit: &mut dyn FnMut(&EntityKey, StoredEvent<'_>) -> Read) -> Result<()> {
         self.check_open()?;
         reader::read_from(&self.shared, from, visit)
+    }
+
+    fn read_notes(&self, prefix: &str, visit: &mut dyn FnMut(&str, &[u8]) -> Read) -> Result<()> {
+        self.check_open()?;
+        notes::read_notes(&self.shared, prefix, visit)
     }
 
     fn stats(&self) -> JournalStats {
