@@ -17,7 +17,8 @@ use blocks::{Blocks, Command, EVENT_BYTES, Extra, Head, Place, Stored};
 use follow::MemoryFollower;
 use hashbrown::{Equivalent, HashMap, HashTable};
 use parking_lot::Mutex;
-use std::ops::Range;
+use std::collections::BTreeMap;
+use std::ops::{Bound, Range};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -26,6 +27,8 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 const PAGE_BYTES: usize = 1 << 16;
 /// Commands copied for a reader at a time.
 const PAGE_COMMANDS: usize = 64;
+/// Notes shared with a reader at a time.
+const PAGE_NOTES: usize = 64;
 
 /// A journal that keeps everything in memory.
 #[derive(Debug)]
@@ -47,6 +50,7 @@ struct Inner {
     by_key: HashTable<u32>,
     types: Types,
     blocks: Blocks,
+    notes: BTreeMap<Arc<str>, Arc<[u8]>>,
     /// Entities with an event or a state.
     stored: u64,
     events: u64,
@@ -160,6 +164,11 @@ impl Inner {
     }
 
     fn append(&mut self, unit: &Unit<'_>, now: u64) -> Result<Ticket> {
+        if let Content::Note(value) = unit.content {
+            self.keep_note(&unit.entity.id, value);
+            self.units += 1;
+            return Ok(self.units);
+        }
         let found = self.find(unit.entity);
         let (actual, before) =
             found.and_then(|n| self.entities.get(n as usize)).map_or((0, None), |e| (e.revision, e.last));
@@ -176,6 +185,7 @@ impl Inner {
         let (is_state, records) = match &unit.content {
             Content::Events(events) => (false, *events),
             Content::State(state) => (true, std::slice::from_ref(state)),
+            Content::Note(_) => (false, &[][..]),
         };
         let command = unit.command.map(|command| Command {
             id: command.id,
@@ -200,6 +210,22 @@ impl Inner {
         self.events += events;
         self.units += 1;
         Ok(self.units)
+    }
+
+    fn keep_note(&mut self, name: &Arc<str>, value: &[u8]) {
+        if value.is_empty() {
+            self.notes.remove(name);
+        } else {
+            self.notes.insert(Arc::clone(name), Arc::from(value));
+        }
+    }
+
+    /// Some of the notes that start with `prefix` and come behind `after`.
+    fn some_notes(&self, prefix: &str, after: Option<&str>) -> Vec<(Arc<str>, Arc<[u8]>)> {
+        let start = after.map_or(Bound::Included(prefix), Bound::Excluded);
+        let named =
+            self.notes.range::<str, _>((start, Bound::Unbounded)).take_while(|(name, _)| name.starts_with(prefix));
+        named.take(PAGE_NOTES).map(|(name, value)| (Arc::clone(name), Arc::clone(value))).collect()
     }
 
     /// Adds some of the entity's units from `next` back to the one that holds revision `from`; gives the next one to add.
@@ -525,6 +551,19 @@ impl Journal for MemoryJournal {
         self.check_process()?;
         let inner = self.inner.lock();
         Ok(inner.blocks.position_at(time).unwrap_or(inner.events))
+    }
+
+    fn read_notes(&self, prefix: &str, visit: &mut dyn FnMut(&str, &[u8]) -> Read) -> Result<()> {
+        self.check_process()?;
+        let mut after: Option<Arc<str>> = None;
+        loop {
+            let notes = self.inner.lock().some_notes(prefix, after.as_deref());
+            if notes.iter().any(|(name, value)| visit(name, value) == Read::Enough) {
+                return Ok(());
+            }
+            let Some((last, _)) = notes.last() else { return Ok(()) };
+            after = Some(Arc::clone(last));
+        }
     }
 
     fn stats(&self) -> JournalStats {

@@ -342,6 +342,10 @@ impl Journal for ScriptedJournal {
         self.inner.position_at(time)
     }
 
+    fn read_notes(&self, prefix: &str, visit: &mut dyn FnMut(&str, &[u8]) -> Read) -> Result<()> {
+        self.inner.read_notes(prefix, visit)
+    }
+
     fn stats(&self) -> JournalStats {
         let progress = self.advanced();
         let (units, pending) = (progress.accepted(), progress.open.len() as u64);

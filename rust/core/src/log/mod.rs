@@ -13,6 +13,7 @@ pub mod format;
 mod heads;
 mod housekeeper;
 mod manifest;
+mod notes;
 mod options;
 mod pages;
 mod queue;
@@ -447,6 +448,11 @@ impl Journal for Log {
 
     fn position_at(&self, _time: u64) -> Result<u64> {
         Err(StoreError::Closed)
+    }
+
+    fn read_notes(&self, prefix: &str, visit: &mut dyn FnMut(&str, &[u8]) -> Read) -> Result<()> {
+        self.check_open()?;
+        notes::read_notes(&self.shared, prefix, visit)
     }
 
     fn stats(&self) -> JournalStats {
