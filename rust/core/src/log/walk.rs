@@ -4,7 +4,9 @@
 //! headers of the batches alone.
 
 use super::Shared;
+use super::chain;
 use super::format::{BatchHeader, Malformed, pick};
+use super::manifest::Segment;
 use super::scan::{ScanPoint, ScannedBatch, Scanner};
 use super::segment;
 use crate::error::{Result, StoreError};
@@ -155,12 +157,8 @@ impl Walk {
 
 /// A scan of what is durable of a segment, from its start or a point.
 fn scanner(shared: &Shared, segment: u32, point: Option<ScanPoint>) -> Result<Scanner> {
-    let (file, header, seal) = {
-        let chain = shared.chain.read();
-        let file = chain.file(&*shared.door, &shared.path, segment, Wait::AsLongAsItTakes)?;
-        let found = chain.get(segment).ok_or(StoreError::Closed)?;
-        (file, found.header, found.seal)
-    };
+    let file = chain::file(&shared.chain, &*shared.door, &shared.path, segment, Wait::AsLongAsItTakes)?;
+    let Segment { header, seal } = *shared.chain.read().get(segment).ok_or(StoreError::Closed)?;
     let limit = seal.map_or_else(|| shared.reach.lock().point.offset, |seal| seal.end);
     let path = segment::segment_path(&shared.path, segment);
     let point = point.unwrap_or_else(|| ScanPoint::start_of(&header));
