@@ -43,6 +43,11 @@ impl Bytes {
     pub(crate) fn new(buffer: Vec<u8>, pool: &Arc<Pool>) -> Self {
         Self { buffer, pool: Arc::clone(pool) }
     }
+
+    /// Bytes of memory that they take.
+    pub(crate) fn taken(&self) -> usize {
+        self.buffer.capacity()
+    }
 }
 
 impl Deref for Bytes {

@@ -14,6 +14,7 @@ use super::queue::{Pending, Taken};
 use super::scan::ScanPoint;
 use super::segment;
 use super::space::Job;
+use super::walk::Standing;
 use crate::entities::shard::entity_hash;
 use crate::error::{Result, StoreError};
 use crate::io::{File, Mode};
@@ -241,6 +242,11 @@ impl Committer {
             let mut heads = self.shared.heads.lock();
             self.shared.reach.lock().clone_from(&self.reach);
             heads.publish();
+        }
+        if self.builder.positions() > 0 {
+            // After the sync, after the heads, and before anybody is told.
+            let standing = Standing { segment: self.header.id, point: self.reach.point };
+            self.shared.ring.push(self.builder.bytes(), self.reach.position, standing, &self.shared.pool);
         }
         self.shared.batches.fetch_add(1, Ordering::Relaxed);
         self.shared.bytes.fetch_add(len, Ordering::Relaxed);

@@ -4,11 +4,13 @@
 //! Everything is little-endian. Decoding never trusts a length: each is checked against what is there before it is
 //! used, and nothing here allocates.
 
+mod body;
 mod headers;
 
+pub(crate) use body::pick;
 pub use headers::{
-    BATCH_HEADER, BATCH_MAGIC, BatchHeader, FLAG_CLEAN, FLAG_MARK, Origin, SEGMENT_HEADER, SegmentHeader, batch_hash,
-    body_hash,
+    BATCH_BODY_LEN, BATCH_HEADER, BATCH_MAGIC, BatchHeader, FLAG_CLEAN, FLAG_MARK, Origin, SEGMENT_HEADER,
+    SegmentHeader, batch_hash, body_hash,
 };
 
 use super::crc::crc32c;
