@@ -466,7 +466,7 @@ impl Journal for Log {
     }
 
     fn read_notes(&self, prefix: &str, visit: &mut dyn FnMut(&str, &[u8]) -> Read) -> Result<()> {
-        self.check_open()?;
+        self.shared.check_open()?;
         notes::read_notes(&self.shared, prefix, visit)
     }
 
