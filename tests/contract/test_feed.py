@@ -445,6 +445,7 @@ def test_notes_are_kept_by_name(store: Store, run: Run) -> None:
             await native.note("offset/b", None, soon=True)
             assert await native.notes("offset/") == [("offset/a", b"3")]
             assert native.last_position() == 1
+            assert values(await until(feed(bank), 1)) == [Deposited(1)]
 
     run(main())
 

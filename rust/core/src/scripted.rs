@@ -85,6 +85,10 @@ impl Script {
             held.released = true;
             held.rule.times = Some(0);
         }
+        self.wake();
+    }
+
+    fn wake(&self) {
         let wakers = self.wakers.lock().clone();
         wakers.iter().for_each(|wake| wake());
     }
@@ -240,9 +244,14 @@ impl Journal for ScriptedJournal {
                 }
             },
         };
+        let is_lost = matches!(fate, Fate::Failed(..));
         progress.open.push_back(Open { entity: unit.entity.clone(), fate, held_by });
         let ticket = progress.accepted();
         drop(progress);
+        if is_lost {
+            // Those who follow the journal learn of it as well.
+            self.script.wake();
+        }
         if let Some(reached) = reached {
             reached();
         }
