@@ -6,7 +6,7 @@
 
 use crate::cursor::Cursor;
 use crate::engine::Engine;
-use crate::envelope::{Carried, Envelope, EventEnvelope, StateEnvelope};
+use crate::envelope::{Carried, EventEnvelope, Id, Parts, Place, StateEnvelope};
 use crate::error;
 use crate::payload::Payload;
 use crate::run::{Lane, Run};
@@ -58,17 +58,10 @@ struct Reading {
 /// The objects that what follows each other shares.
 struct Names {
     store: [u8; 16],
-    kind: Option<Text>,
-    entity_id: Option<Text>,
     types: Vec<Type>,
     /// That of the last event.
     last: usize,
     carried: Option<Arc<Carried>>,
-}
-
-struct Text {
-    text: Box<str>,
-    object: Py<PyString>,
 }
 
 /// A stored type of a kind, and what reads it.
@@ -76,7 +69,8 @@ struct Type {
     kind: Box<str>,
     name: Box<str>,
     version: u32,
-    object: Py<PyString>,
+    kind_object: Py<PyString>,
+    name_object: Py<PyString>,
     decode: Function,
 }
 
@@ -88,21 +82,6 @@ enum Found {
     Nothing,
     /// Nothing yet, and time is over.
     NothingYet,
-}
-
-impl Text {
-    fn new(py: Python<'_>, text: &str) -> Self {
-        Self { text: text.into(), object: PyString::new(py, text).unbind() }
-    }
-
-    /// The object of a text: that of the last one, where they are the same.
-    #[inline]
-    fn shared(last: &mut Option<Self>, py: Python<'_>, text: &str) -> Py<PyString> {
-        match last {
-            Some(last) if *last.text == *text => last.object.clone_ref(py),
-            _ => last.insert(Self::new(py, text)).object.clone_ref(py),
-        }
-    }
 }
 
 impl Names {
@@ -122,16 +101,15 @@ impl Names {
         if begins_unit {
             self.carried = Carried::of(event.metadata);
         }
-        let (name, read) = match self.type_of(engine, found) {
+        let (kind, name, read) = match self.type_of(engine, found) {
             Ok(known) => {
                 let read = known.decode.call(py, [bytes.of(py, event.payload)]);
-                (
-                    known.object.clone_ref(py),
-                    read.map_err(|failure| stored(found, &key_of(found)).undecoded(py, failure)),
-                )
+                let read = read.map_err(|failure| stored(found, &key_of(found)).undecoded(py, failure));
+                (known.kind_object.clone_ref(py), known.name_object.clone_ref(py), read)
             }
             Err(is_registered) => {
-                (PyString::new(py, event.name).unbind(), Err(stored(found, &key_of(found)).unknown(py, is_registered)))
+                let unknown = stored(found, &key_of(found)).unknown(py, is_registered);
+                (PyString::new(py, found.kind).unbind(), PyString::new(py, event.name).unbind(), Err(unknown))
             }
         };
         let (value, is_readable) = match read {
@@ -139,23 +117,25 @@ impl Names {
             Err(failure) if failure.is_instance_of::<PyException>(py) => (failure.into_value(py).into_any(), false),
             Err(failure) => return Err(failure),
         };
-        let envelope = Envelope {
+        let parts = Parts {
             value,
-            is_readable,
-            kind: Text::shared(&mut self.kind, py, found.kind),
-            entity_id: Text::shared(&mut self.entity_id, py, found.id),
+            kind,
             name,
-            carried: self.carried.clone(),
-            cursor: Cursor { store: self.store, position: event.position },
-            revision: event.revision,
-            time: event.time,
-            version: event.version,
-            shard: found.shard,
+            place: Place {
+                entity_id: Id::new(found.id),
+                carried: self.carried.clone(),
+                cursor: Cursor { store: self.store, position: event.position },
+                revision: event.revision,
+                time: event.time,
+                version: event.version,
+                shard: found.shard,
+            },
         };
-        if event.is_state {
-            Ok(Bound::new(py, StateEnvelope(envelope))?.into_any())
-        } else {
-            Ok(Bound::new(py, EventEnvelope(envelope))?.into_any())
+        match (is_readable, event.is_state) {
+            (true, false) => EventEnvelope::make(py, parts),
+            (true, true) => StateEnvelope::make(py, parts),
+            (false, false) => EventEnvelope::make_unreadable(py, parts),
+            (false, true) => StateEnvelope::make_unreadable(py, parts),
         }
     }
 
@@ -198,7 +178,8 @@ impl Type {
             kind: found.kind.into(),
             name: event.name.into(),
             version: event.version,
-            object: PyString::intern(py, event.name).unbind(),
+            kind_object: PyString::intern(py, found.kind).unbind(),
+            name_object: PyString::intern(py, event.name).unbind(),
             decode: decoder.decode.clone_ref(py),
         })
     }
@@ -279,8 +260,7 @@ impl Feed {
         let journal = Arc::clone(&lane.journal);
         let follower = Arc::clone(&journal).follow(after, filter, Arc::clone(&run.wake));
         let follower = follower.map_err(|failure| error::storage(py, &failure))?;
-        let names =
-            Names { store: journal.store_id(), kind: None, entity_id: None, types: Vec::new(), last: 0, carried: None };
+        let names = Names { store: journal.store_id(), types: Vec::new(), last: 0, carried: None };
         let reading = Reading { follower, chunks: VecDeque::new(), next: 0, waiting: 0, failure: None, names };
         let feed = Self {
             engine: engine.clone().unbind(),
