@@ -1,4 +1,4 @@
-"""What a reader of a store is handed, and when it is woken: the feed that projections and subscriptions are built on."""
+"""What a reader of a store is handed, and when it is woken: what projections and subscriptions are built on."""
 
 import asyncio
 import gc
@@ -45,7 +45,7 @@ async def fill(bank: ego.Engine) -> None:
 
 
 def values(taken: list[Any]) -> list[object]:
-    return [each.event if isinstance(each, ego.EventEnvelope) else each.state for each in taken]
+    return [each.state if type(each) is ego.StateEnvelope else each.event for each in taken]
 
 
 EVERYTHING = [Deposited(1), Deposited(2), Profile("Ada"), Deposited(3), Withdrawn(1), Profile("Bob")]
@@ -65,7 +65,7 @@ def test_everything_is_handed_out_in_order_with_where_it_stands(store: Store, ru
             assert [each.name for each in taken][2:5] == ["Profile", "Deposited", "Withdrawn"]
             assert [each.metadata for each in taken] == [{}, {}, {"by": "me"}, {}, {"why": "rent"}, {}]
             assert [each.id for each in taken][3:5] == ["account/b/1", "account/a/3"]
-            assert [type(each) for each in taken].count(ego.StateEnvelope) == 2
+            assert [each.position for each in taken if isinstance(each, ego.StateEnvelope)] == [3, 6]
             times = [each.time for each in taken]
             assert times == sorted(times)
             assert times[0].utcoffset().total_seconds() == 0
@@ -146,7 +146,7 @@ def test_who_waits_is_woken_by_the_next_event(store: Store, run: Run) -> None:
                 assert not waiting.done()
                 await bank.get(Account, "a").send(Deposit(number))
                 assert await waiting
-                assert [each.event for each in reader.take(10)] == [Deposited(number)]
+                assert values(reader.take(10)) == [Deposited(number)]
 
     run(main())
 
@@ -394,6 +394,28 @@ def test_a_feed_belongs_to_its_loop(store: Store, run: Run) -> None:
                     reader.take(1)
 
             await asyncio.to_thread(elsewhere)
+
+    run(main())
+
+
+def test_a_feed_of_another_loop_is_woken_there(store: Store, run: Run) -> None:
+    async def main() -> None:
+        async with engine(store) as bank:
+            listens = asyncio.Event()
+            home = asyncio.get_running_loop()
+
+            async def read() -> list[Any]:
+                reader = feed(bank)
+                waiting = asyncio.ensure_future(reader.ready())
+                await turns()
+                home.call_soon_threadsafe(listens.set)
+                assert await waiting
+                return [*reader.take(5)]
+
+            reading = asyncio.create_task(asyncio.to_thread(asyncio.run, read()))
+            await listens.wait()
+            await bank.get(Account, "a").send(Deposit(1))
+            assert values(await reading) == [Deposited(1)]
 
     run(main())
 

@@ -4,7 +4,7 @@ import copy
 import gc
 import pickle
 from datetime import UTC, datetime, timedelta, timezone
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 from egotest.bank import Deposited
@@ -65,7 +65,9 @@ def test_envelopes_are_values() -> None:
 @pytest.mark.parametrize(
     "envelope",
     [
-        ego.EventEnvelope(event=Deposited(5), entity_id="ä", metadata={"a": "1"}, time=datetime(2026, 1, 2, tzinfo=UTC)),
+        ego.EventEnvelope(
+            event=Deposited(5), entity_id="ä", metadata={"a": "1"}, time=datetime(2026, 1, 2, tzinfo=UTC)
+        ),
         ego.StateEnvelope(state=Profile("Ada"), cursor=HERE, position=7),
         HERE,
     ],
@@ -74,7 +76,7 @@ def test_copies_and_pickles_are_equal(envelope: Any) -> None:
     assert copy.copy(envelope) == envelope
     assert copy.deepcopy(envelope) == envelope
     for protocol in range(2, pickle.HIGHEST_PROTOCOL + 1):
-        assert pickle.loads(pickle.dumps(envelope, protocol)) == envelope  # noqa: S301
+        assert pickle.loads(pickle.dumps(envelope, protocol)) == envelope
 
 
 def test_nothing_of_an_envelope_can_be_changed() -> None:
@@ -87,8 +89,8 @@ def test_nothing_of_an_envelope_can_be_changed() -> None:
 
 
 def test_an_envelope_names_the_type_of_its_event() -> None:
-    assert ego.EventEnvelope[Deposited].__args__ == (Deposited,)
-    assert ego.StateEnvelope[Profile].__args__ == (Profile,)
+    assert get_args(ego.EventEnvelope[Deposited]) == (Deposited,)
+    assert get_args(ego.StateEnvelope[Profile]) == (Profile,)
 
 
 @pytest.mark.parametrize(
@@ -100,7 +102,7 @@ def test_an_envelope_names_the_type_of_its_event() -> None:
         ({"event": Deposited(1), "revision": 0}, ValueError, "revision must be 1 or more, not 0"),
         ({"event": Deposited(1), "position": 0}, ValueError, "position must be 1 or more, not 0"),
         ({"event": Deposited(1), "position": 8, "cursor": HERE}, ValueError, "cursor and position must say the same"),
-        ({"event": Deposited(1), "time": datetime(2026, 1, 1)}, TypeError, "a datetime with a time zone"),  # noqa: DTZ001
+        ({"event": Deposited(1), "time": datetime(2026, 1, 1)}, TypeError, "a datetime with a time zone"),
         ({"event": Deposited(1), "time": 5}, TypeError, "a datetime with a time zone, not 5"),
         ({"event": Deposited(1), "time": datetime(1969, 1, 1, tzinfo=UTC)}, ValueError, "after 1970"),
         ({"event": Deposited(1), "metadata": {"a": 1}}, TypeError, "metadata is a mapping of str to str"),
@@ -119,25 +121,36 @@ def test_a_cursor_is_read_again_from_its_text() -> None:
     assert (HERE.position, HERE.store_id) == (7, bytes(range(16)))
 
 
+STORE = "000102030405060708090a0b0c0d0e0f"
+
+
 @pytest.mark.parametrize(
     "text",
-    ["", "7", "ego1.7", "ego2.000102030405060708090a0b0c0d0e0f.7", "ego1.000102030405060708090a0b0c0d0e0f.-1",
-     "ego1.000102030405060708090a0b0c0d0e0f.07", "ego1.000102030405060708090a0b0c0d0e0f.", "ego1.+00102030405060708090a0b0c0d0e0f.7",
-     "ego1.000102030405060708090a0b0c0d0e0f.99999999999999999999"],
-)  # fmt: skip
+    [
+        "",
+        "7",
+        "ego1.7",
+        f"ego2.{STORE}.7",
+        f"ego1.{STORE}.-1",
+        f"ego1.{STORE}.07",
+        f"ego1.{STORE}.",
+        f"ego1.+{STORE[1:]}.7",
+        f"ego1.{STORE}.99999999999999999999",
+    ],
+)
 def test_another_text_is_no_cursor(text: str) -> None:
-    with pytest.raises(ValueError, match="not the text of an ego.Cursor"):
+    with pytest.raises(ValueError, match=r"not the text of an ego\.Cursor"):
         ego.Cursor.parse(text)
 
 
 def test_cursors_of_one_store_have_an_order() -> None:
     later, elsewhere = ego.Cursor(HERE.store_id, 8), ego.Cursor(bytes(16), 8)
-    assert HERE < later
+    assert later > HERE
     assert later >= HERE
     assert max(HERE, later) == later
     assert later != elsewhere
     with pytest.raises(TypeError, match="different stores have no order"):
-        _ = HERE < elsewhere
+        _ = elsewhere > HERE
     with pytest.raises(ValueError, match="16 bytes"):
         ego.Cursor(b"short", 1)
 

@@ -357,10 +357,11 @@ pub fn go_on(py: Python<'_>, run: &Run) -> PyResult<()> {
         }
     }
     run.listening.borrow_mut(py).extend(waiting);
-    ready.iter().fold(Ok(()), |result, feed| {
-        let told = feed.get().tell(py, true, true);
-        result.and(told)
-    })
+    let mut result = Ok(());
+    for feed in ready {
+        result = result.and(feed.get().tell(py, true, true));
+    }
+    result
 }
 
 /// Ends every feed that somebody waits for, since the run is over; the others see that by themselves.
@@ -369,10 +370,11 @@ pub fn go_on(py: Python<'_>, run: &Run) -> PyResult<()> {
 /// What the loop raises.
 pub fn end(py: Python<'_>, run: &Run) -> PyResult<()> {
     let listening = std::mem::take(&mut *run.listening.borrow_mut(py));
-    listening.iter().fold(Ok(()), |result, feed| {
-        let told = feed.get().tell(py, false, false);
-        result.and(told)
-    })
+    let mut result = Ok(());
+    for feed in listening {
+        result = result.and(feed.get().tell(py, false, false));
+    }
+    result
 }
 
 #[pymethods]

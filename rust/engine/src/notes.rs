@@ -72,11 +72,12 @@ impl Ledger {
     /// What the loop raises.
     pub fn end(&self, py: Python<'_>) -> PyResult<()> {
         let waiting = std::mem::take(&mut *self.waiting.borrow_mut(py));
-        waiting.iter().fold(Ok(()), |result, (_, answer)| {
+        let mut result = Ok(());
+        for (_, answer) in waiting {
             let failure = error::not_started(py, "the engine stopped before the note was durable; it may be stored");
-            let failed = answer.fail(py, failure, false);
-            result.and(failed)
-        })
+            result = result.and(answer.fail(py, failure, false));
+        }
+        result
     }
 
     pub fn traverse(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {

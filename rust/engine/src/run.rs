@@ -121,6 +121,14 @@ impl Run {
         std::iter::once(&self.notes).chain(&*self.more_notes.borrow(py)).map(Arc::clone).collect()
     }
 
+    /// Shows the notes that are settled.
+    fn note(&self, py: Python<'_>) -> PyResult<()> {
+        if self.notes.is_idle(py) && self.more_notes.borrow(py).is_empty() {
+            return Ok(());
+        }
+        self.ledgers(py).iter().try_for_each(|ledger| ledger.go_on(py, true))
+    }
+
     /// The store of a kind.
     #[inline]
     pub fn lane(&self, kind: &Kind) -> &Lane {
@@ -216,7 +224,7 @@ impl Callback {
                 run.bell.listen();
                 let drained = pending::drain(engine, &run, true);
                 let went_on = held::go_on(engine, &run).and(drained);
-                let noted = run.ledgers(py).iter().try_for_each(|ledger| ledger.go_on(py, true));
+                let noted = run.note(py);
                 feed::go_on(py, &run).and(noted).and(went_on)
             }
             Call::Flush => {
