@@ -76,7 +76,8 @@ impl Walk {
         let (mut entries, mut passed) = (Vec::new(), 0);
         loop {
             if !self.is_next_held() {
-                if !entries.is_empty() || passed >= MOST_BYTES || !self.enter(shared)? {
+                let is_enough = !entries.is_empty() || (passed >= MOST_BYTES && self.position > after);
+                if is_enough || !self.enter(shared)? {
                     break;
                 }
                 if let Some(scanner) = &mut self.scanner {
