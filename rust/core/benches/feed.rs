@@ -1,5 +1,6 @@
 //! Catching up on a log, 256 bytes an event, beside a bare read of the same files with a CRC over every byte; and what an event
-//! costs that a filter does not let through. Each iteration is one event.
+//! costs that a filter does not let through. Each iteration is one event. At the live end: what an event costs each of 100
+//! followers, the commit left out.
 //!
 //! `EGO_BENCH_FOLDER` names a folder on the disk to measure; without it the target directory's is taken.
 
@@ -90,6 +91,44 @@ fn followed(log: &Arc<Log>, filter: &Filter, wait: Wait) -> u64 {
     events
 }
 
+/// Commits a batch at a time and measures what the followers do with it; each iteration is one event of one follower.
+fn live(store: &Path, filter: &Filter, iterations: u64) -> Duration {
+    const FOLLOWERS: u64 = 100;
+    const BATCH: u64 = 512;
+    let log = Arc::new(Log::open(Arc::new(RealDoor), store, LogOptions::default()).unwrap());
+    let position = log.stats().position;
+    let follow = |_| Arc::<Log>::clone(&log).follow(position, filter.clone(), Arc::new(|| {})).unwrap();
+    let mut followers: Vec<_> = (0..FOLLOWERS).map(follow).collect();
+    let key = EntityKey::new(Arc::from("bench"), Arc::from("live"));
+    let first = log.revision(&key).unwrap() + 1;
+    let rounds = iterations.div_ceil(FOLLOWERS * BATCH);
+    let mut spent = Duration::ZERO;
+    for round in 0..rounds {
+        let record = Record { name: "bench.written", version: 1, payload: &PAYLOAD };
+        let mut last = 0;
+        for number in 0..BATCH {
+            let first_revision = first + round * BATCH + number;
+            let content = Content::Events(&[record]);
+            last = log.append(&Unit { entity: &key, first_revision, content, command: None, metadata: &[] }).unwrap();
+        }
+        log.kick();
+        while log.settled() < last {
+            std::thread::yield_now();
+        }
+        let start = Instant::now();
+        for follower in &mut followers {
+            while let Some(chunk) = follower.next(Wait::Never).unwrap() {
+                std::hint::black_box(chunk.len());
+            }
+            assert_eq!(follower.position(), position + (round + 1) * BATCH);
+        }
+        spent += start.elapsed();
+    }
+    drop(followers);
+    log.close().unwrap();
+    spent.mul_f64(iterations as f64 / (rounds * FOLLOWERS * BATCH) as f64)
+}
+
 fn per_event(iterations: u64, mut run: impl FnMut()) -> Duration {
     let rounds = iterations.div_ceil(EVENTS);
     let start = Instant::now();
@@ -122,8 +161,12 @@ fn feed(criterion: &mut Criterion) {
                 .iter_custom(|iterations| per_event(iterations, || assert_eq!(followed(&log, &filter, wait), wanted)));
         });
     }
-    group.finish();
     log.close().unwrap();
+    let store = folder.path().join("live");
+    for (name, filter) in [("live_all", Filter::default()), ("live_none_of_a_name", named("bench.unknown"))] {
+        group.bench_function(name, |bencher| bencher.iter_custom(|iterations| live(&store, &filter, iterations)));
+    }
+    group.finish();
 }
 
 criterion_group!(benches, feed);

@@ -6,8 +6,8 @@ use std::sync::Arc;
 
 /// Bytes of buffers that are kept for the next who needs one.
 const KEPT_BYTES: usize = 4 << 20;
-/// Smaller buffers are as quickly made anew.
-const LEAST_BYTES: usize = 4 << 10;
+/// Smaller buffers are as quickly made anew: so there are never many to look through.
+const LEAST_BYTES: usize = 64 << 10;
 
 /// Buffers that nobody needs at the moment.
 #[derive(Debug, Default)]
@@ -18,15 +18,21 @@ pub(crate) struct Pool {
 impl Pool {
     /// A buffer with some content of before, or an empty one. It takes at most four times of `bytes`, unless it has to grow.
     pub(crate) fn take(&self, bytes: usize) -> Vec<u8> {
+        if bytes.saturating_mul(4) < LEAST_BYTES {
+            return Vec::new();
+        }
         let mut spare = self.spare.lock();
         let fits = |buffer: &Vec<u8>| (bytes..=bytes.saturating_mul(4)).contains(&buffer.capacity());
         spare.iter().rposition(fits).map(|at| spare.swap_remove(at)).unwrap_or_default()
     }
 
     fn give(&self, buffer: Vec<u8>) {
+        if buffer.capacity() < LEAST_BYTES {
+            return;
+        }
         let mut spare = self.spare.lock();
         let kept: usize = spare.iter().map(Vec::capacity).sum();
-        if buffer.capacity() >= LEAST_BYTES && kept + buffer.capacity() <= KEPT_BYTES {
+        if kept + buffer.capacity() <= KEPT_BYTES {
             spare.push(buffer);
         }
     }

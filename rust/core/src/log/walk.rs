@@ -6,7 +6,6 @@
 use super::Shared;
 use super::chain;
 use super::format::{BatchHeader, Malformed, pick};
-use super::manifest::Segment;
 use super::scan::{ScanPoint, ScannedBatch, Scanner};
 use super::segment;
 use crate::error::{Result, StoreError};
@@ -76,7 +75,8 @@ impl Walk {
         let (mut entries, mut passed) = (Vec::new(), 0);
         loop {
             if !self.is_next_held() {
-                if !entries.is_empty() || passed >= MOST_BYTES || !self.enter(shared)? {
+                let is_enough = !entries.is_empty() || (passed >= MOST_BYTES && self.position > after);
+                if is_enough || !self.enter(shared)? {
                     break;
                 }
                 if let Some(scanner) = &mut self.scanner {
@@ -116,23 +116,18 @@ impl Walk {
     /// Sees to it that a scanner stands before a durable batch; `false` at the durable end.
     fn enter(&mut self, shared: &Shared) -> Result<bool> {
         loop {
-            let (active, active_end) = {
-                let reach = shared.reach.lock();
-                if self.position >= reach.position {
-                    return Ok(false);
-                }
-                (reach.segment, reach.point.offset)
-            };
+            if self.position >= shared.reach.lock().position {
+                return Ok(false);
+            }
             let mut scanner = match self.scanner.take() {
                 Some(scanner) => scanner,
                 None => self.open(shared)?,
             };
             let segment = scanner.segment();
-            let sealed = || shared.chain.read().get(segment).and_then(|s| s.seal).map(|seal| seal.end);
-            let end = if segment == active { active_end } else { sealed().unwrap_or(active_end) };
+            let (end, is_sealed) = durable_end(shared, segment);
             scanner.extend(end);
             let at = scanner.point();
-            if at.offset >= end && segment < active {
+            if at.offset >= end && is_sealed {
                 let next = shared.chain.read().get(segment + 1).map(|s| ScanPoint::start_of(&s.header));
                 self.standing = next.map(|point| Standing { segment: segment + 1, point });
                 continue;
@@ -155,11 +150,24 @@ impl Walk {
     }
 }
 
+/// Where what is durable of a segment ends by now, and whether nothing will follow it there.
+fn durable_end(shared: &Shared, segment: u32) -> (u64, bool) {
+    // One look at the reach: it is of the next segment at once after a roll, and the chain knows of that roll before.
+    {
+        let reach = shared.reach.lock();
+        if reach.segment == segment {
+            return (reach.point.offset, false);
+        }
+    }
+    let seal = shared.chain.read().get(segment).and_then(|s| s.seal);
+    (seal.map_or(0, |seal| seal.end), true)
+}
+
 /// A scan of what is durable of a segment, from its start or a point.
 fn scanner(shared: &Shared, segment: u32, point: Option<ScanPoint>) -> Result<Scanner> {
     let file = chain::file(&shared.chain, &*shared.door, &shared.path, segment, Wait::AsLongAsItTakes)?;
-    let Segment { header, seal } = *shared.chain.read().get(segment).ok_or(StoreError::Closed)?;
-    let limit = seal.map_or_else(|| shared.reach.lock().point.offset, |seal| seal.end);
+    let header = shared.chain.read().get(segment).ok_or(StoreError::Closed)?.header;
+    let (limit, _) = durable_end(shared, segment);
     let path = segment::segment_path(&shared.path, segment);
     let point = point.unwrap_or_else(|| ScanPoint::start_of(&header));
     Ok(Scanner::new(file, &path, &header, point, limit).ahead_by(shared.options.feed_chunk_bytes as usize))
