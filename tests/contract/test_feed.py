@@ -2,7 +2,11 @@
 
 import asyncio
 import gc
+import os
+import subprocess
+import sys
 import weakref
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -45,7 +49,7 @@ async def fill(bank: ego.Engine) -> None:
 
 
 def values(taken: list[Any]) -> list[object]:
-    return [each.state if type(each) is ego.StateEnvelope else each.event for each in taken]
+    return [getattr(each, "event", None) or each.state for each in taken]
 
 
 EVERYTHING = [Deposited(1), Deposited(2), Profile("Ada"), Deposited(3), Withdrawn(1), Profile("Bob")]
@@ -265,7 +269,7 @@ def test_a_stop_ends_feeds_and_a_start_does_not_bring_them_back(store: Store, ru
     run(main())
 
 
-def test_a_feed_goes_on_after_a_restart_from_where_the_last_one_stood(tmp_path: Any, run: Run) -> None:
+def test_a_feed_goes_on_after_a_restart_from_where_the_last_one_stood(tmp_path: Path, run: Run) -> None:
     async def main() -> None:
         bank = engine(ego.LogStore(tmp_path / "bank.ego"))
         async with bank:
@@ -472,7 +476,7 @@ def test_notes_are_kept_by_name(store: Store, run: Run) -> None:
     run(main())
 
 
-def test_notes_that_nobody_waits_for_are_there_after_a_restart(tmp_path: Any, run: Run) -> None:
+def test_notes_that_nobody_waits_for_are_there_after_a_restart(tmp_path: Path, run: Run) -> None:
     async def main() -> None:
         bank = engine(ego.LogStore(tmp_path / "bank.ego"))
         async with bank:
@@ -497,3 +501,34 @@ def test_the_position_at_a_time(store: Store, run: Run) -> None:
             assert await native.position_at(second + 1) == 3
 
     run(main())
+
+
+def exit_code(child: int) -> int:
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+
+async def fork_while_waiting(path: str) -> None:
+    async with engine(ego.LogStore(path) if path else ego.MemoryStore()) as bank:
+        reader = feed(bank)
+        waiting = asyncio.ensure_future(reader.ready())
+        await turns()
+        child = os.fork()
+        if child == 0:
+            try:
+                assert await reader.ready()
+                reader.take(1)
+            except ego.ForkedStoreError as refused:
+                os._exit(7 if refused.pid == os.getppid() else 1)
+        assert exit_code(child) == 7
+        await bank.get(Account, "a").send(Deposit(1))
+        assert await waiting
+        assert values(reader.take(1)) == [Deposited(1)]
+
+
+@pytest.mark.parametrize("store", ["memory", "log"])
+def test_a_forked_child_is_refused_and_the_parent_goes_on(store: str, tmp_path: Path) -> None:
+    path = str(tmp_path / "bank.ego") if store == "log" else ""
+    program = f"import asyncio, test_feed as t; asyncio.run(t.fork_while_waiting({path!r}))"
+    paths = os.pathsep.join([str(Path(__file__).parent), *sys.path])
+    command = [sys.executable, "-W", "ignore", "-c", program]
+    subprocess.run(command, check=True, timeout=60, env={**os.environ, "PYTHONPATH": paths})
