@@ -21,7 +21,8 @@ import ego
 
 ENTITIES = 100
 EVENTS = 1_000
-PAGE = 500
+PAGE = 250
+"""Larger pages have the collector look at each of them: they are more new objects than its first threshold."""
 
 
 def groups(folder: Path) -> Iterator[Group]:

@@ -379,7 +379,8 @@ pub fn end(py: Python<'_>, run: &Run) -> PyResult<()> {
 
 #[pymethods]
 impl Feed {
-    /// What is ready, at most `limit` of it. Waits for nothing.
+    /// What is ready, at most `limit` of it. Waits for nothing. With more than 300 the collector looks at each page, since
+    /// it then holds more new objects than its first threshold.
     fn take<'py>(slf: &Bound<'py, Self>, limit: usize) -> PyResult<Bound<'py, PyList>> {
         let (py, inner) = (slf.py(), slf.get());
         let taken = inner.with_reading(py, |reading| {
