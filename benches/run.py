@@ -24,12 +24,13 @@ import memory
 import msgspec
 import others
 import place
+import reading
 import replay
 import threads
 from rounds import Row, measure
 
 HERE = Path(__file__).parent
-GROUPS = {module.__name__: module for module in (memory, durable, commands, replay, threads, others, core)}
+GROUPS = {module.__name__: module for module in (memory, durable, commands, replay, reading, threads, others, core)}
 FEWEST_ROUNDS = 5
 COMPARED = ("memory", "durable", "replay")
 

@@ -42,7 +42,7 @@ from ego._expected import MUST_EXIST, MUST_NOT_EXIST, Expected
 from ego._kinds import Kind
 from ego._messages import Command, Event, State, stored
 from ego._rejections import Rejection
-from ego._seam import Context, EntityRef, __version__, context
+from ego._seam import Context, Cursor, EntityRef, EventEnvelope, StateEnvelope, __version__, context
 from ego._stores import LogStore, MemoryStore
 from ego._upcasts import upcast
 
@@ -70,6 +70,7 @@ __all__ = [
     "ConfigError",
     "Context",
     "CorruptLogError",
+    "Cursor",
     "DeadlockError",
     "DurableStateBehavior",
     "DurableStateStoreRequiredError",
@@ -80,6 +81,7 @@ __all__ = [
     "EntityNotFoundError",
     "EntityRef",
     "Event",
+    "EventEnvelope",
     "EventSourcedBehavior",
     "Expected",
     "ForkedStoreError",
@@ -98,6 +100,7 @@ __all__ = [
     "ReplayError",
     "RevisionConflictError",
     "State",
+    "StateEnvelope",
     "StopReport",
     "StorageError",
     "StoreFormatError",

@@ -6,8 +6,13 @@ try:
     from ego._native import Clock as NativeClock
     from ego._native import (
         Context,
+        Cursor,
         EntityRef,
+        EventEnvelope,
+        Feed,
         KindSpec,
+        Notes,
+        StateEnvelope,
         __version__,
         after_fork_in_child,
         call,
@@ -28,12 +33,17 @@ except ImportError as error:
 
 __all__ = [
     "Context",
+    "Cursor",
     "EntityRef",
+    "EventEnvelope",
+    "Feed",
     "KindSpec",
     "NativeClock",
     "NativeEngine",
     "NativeFaults",
     "NativeStore",
+    "Notes",
+    "StateEnvelope",
     "__version__",
     "after_fork_in_child",
     "call",

@@ -57,12 +57,12 @@ def test_the_public_names() -> None:
     assert public == set(ego.__all__) - {"__version__"}
 
 
-def test_the_names_of_the_first_release() -> None:
+def test_the_names_that_there_are() -> None:
     errors = {name for name in ego.__all__ if name.endswith("Error")}
     assert set(ego.__all__) - errors == {
-        "MUST_EXIST", "MUST_NOT_EXIST", "Command", "Context", "DurableStateBehavior", "Engine", "EntityRef", "Event",
-        "EventSourcedBehavior", "Expected", "Kind", "LogStore", "MemoryStore", "Rejection", "State", "StopReport",
-        "__version__", "context", "stored", "upcast",
+        "MUST_EXIST", "MUST_NOT_EXIST", "Command", "Context", "Cursor", "DurableStateBehavior", "Engine", "EntityRef",
+        "Event", "EventEnvelope", "EventSourcedBehavior", "Expected", "Kind", "LogStore", "MemoryStore", "Rejection",
+        "State", "StateEnvelope", "StopReport", "__version__", "context", "stored", "upcast",
     }  # fmt: skip
 
 

@@ -3,7 +3,7 @@
 //! Every variant carries what an operator needs to act on; the words live in one place, here. The Python layer maps a
 //! variant to one class of its tree and copies the fields to attributes.
 
-use crate::journal::EntityKey;
+use crate::journal::{EntityKey, MAX_NAME_BYTES, MAX_NOTE_BYTES};
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -96,6 +96,18 @@ pub enum StoreError {
         /// Bytes that the store takes.
         cap: u64,
     },
+    /// The name of a note or its value is larger than the store takes.
+    #[error(
+        "note {name}: a name of {name_size} bytes with a value of {size}; a store takes {MAX_NAME_BYTES} bytes and {MAX_NOTE_BYTES}"
+    )]
+    NoteTooLarge {
+        /// The start of the name.
+        name: String,
+        /// Bytes of the name.
+        name_size: u64,
+        /// Bytes of the value.
+        size: u64,
+    },
     /// The operating system refused a call.
     #[error("{path}: {call} failed: {source}", path = path.display())]
     Io {
@@ -120,6 +132,13 @@ impl StoreError {
     pub fn too_large(entity: &EntityKey, size: usize, cap: usize) -> Self {
         let (kind, id) = (Arc::clone(&entity.kind), Arc::clone(&entity.id));
         Self::TooLarge { kind, id, size: size as u64, cap: cap as u64 }
+    }
+
+    /// The name of a note, or its value of `size` bytes, is longer than a store takes.
+    #[must_use]
+    pub fn note_too_large(name: &str, size: usize) -> Self {
+        let shown: String = name.chars().take(MAX_NAME_BYTES).collect();
+        Self::NoteTooLarge { name: shown, name_size: name.len() as u64, size: size as u64 }
     }
 
     /// An operating system error with its place.

@@ -9,6 +9,7 @@
 //! states is the engine's to keep. A reader of the one passes over the other.
 
 use crate::error::{Result, StoreError};
+use crate::feed::{Filter, Follower, Waker};
 use std::sync::Arc;
 
 /// Counts accepted units of one opened journal, from 1. 0 stands for "nothing to wait for" and is always settled.
@@ -49,6 +50,12 @@ impl EntityKey {
 /// Bytes that a kind, an id or a type name may have.
 pub const MAX_NAME_BYTES: usize = 255;
 
+/// The kind of the units that hold notes. No entity has it: a kind that users name is not empty.
+pub const NOTES: &str = "";
+
+/// Bytes that the value of a note may have.
+pub const MAX_NOTE_BYTES: usize = 64 << 10;
+
 /// Bytes that the metadata of a unit may have.
 pub const MAX_METADATA_BYTES: usize = 16 << 10;
 
@@ -71,6 +78,8 @@ pub enum Content<'a> {
     Events(&'a [Record<'a>]),
     /// A durable state. It takes one revision, its version, and one position.
     State(Record<'a>),
+    /// The value of a [note](Journal::write_note), whose name is the id. It takes neither revision nor position.
+    Note(&'a [u8]),
 }
 
 impl Content<'_> {
@@ -81,6 +90,7 @@ impl Content<'_> {
         match self {
             Self::Events(events) => events.len(),
             Self::State(_) => 1,
+            Self::Note(_) => 0,
         }
     }
 }
@@ -212,7 +222,7 @@ pub struct JournalStats {
 /// their revisions alone. So a unit that was refused takes those along that count on its revisions, and no others.
 ///
 /// Safe to call from several threads. No call but [`close`](Journal::close) and the reads waits for a disk,
-/// and those not with [`Wait::Never`].
+/// and those that are given it not with [`Wait::Never`].
 pub trait Journal: Send + Sync {
     /// Accepts a unit for the next batch. The bytes are copied; the order of calls is the order in the store.
     ///
@@ -220,11 +230,50 @@ pub trait Journal: Send + Sync {
     /// `TooLarge`, `Poisoned`, `Forked`, `Closed`: the unit was not accepted and no trace of it exists.
     fn append(&self, unit: &Unit<'_>) -> Result<Ticket>;
 
+    /// Accepts a note for the next batch: what the user of the store keeps in it under a name, of which the latest value
+    /// counts. An empty value removes the note. It has no position, and the readers of entities, the stream and the counters
+    /// of positions and entities do not know of it. Notes are told apart by their names alone: any thread may write any
+    /// note, and one that is refused takes no later one along.
+    ///
+    /// # Errors
+    /// As [`append`](Journal::append); `NoteTooLarge` where name or value are longer than [`MAX_NAME_BYTES`] and
+    /// [`MAX_NOTE_BYTES`].
+    fn write_note(&self, name: &str, value: &[u8]) -> Result<Ticket> {
+        if name.len() > MAX_NAME_BYTES || value.len() > MAX_NOTE_BYTES {
+            return Err(StoreError::note_too_large(name, value.len()));
+        }
+        let entity = EntityKey::new(Arc::from(NOTES), Arc::from(name));
+        let content = Content::Note(value);
+        self.append(&Unit { entity: &entity, first_revision: 1, content, command: None, metadata: &[] })
+    }
+
+    /// The durable value of a note, if there is one. May wait for a disk.
+    ///
+    /// # Errors
+    /// `Io`, `Corrupt`, `Forked`, `Closed`.
+    fn read_note(&self, name: &str) -> Result<Option<Vec<u8>>> {
+        let mut found = None;
+        // Of the names that start with this one, it comes first.
+        self.read_notes(name, &mut |first, value| {
+            found = (first == name).then(|| value.to_vec());
+            Read::Enough
+        })?;
+        Ok(found)
+    }
+
+    /// Visits the durable notes of which the names start with `prefix`, sorted by name. Each is shown with a value that was
+    /// its latest during the call. May wait for a disk; no lock is held during a visit.
+    ///
+    /// # Errors
+    /// `Io`, `Corrupt`, `Forked`, `Closed`.
+    fn read_notes(&self, prefix: &str, visit: &mut dyn FnMut(&str, &[u8]) -> Read) -> Result<()>;
+
     /// Whether so much was accepted and is not settled yet that whoever can had better wait with the next unit. Nothing is
     /// refused for it. What is settled is not counted any more when the waker is called.
     fn is_congested(&self) -> bool;
 
-    /// Lets the committer start on what was accepted. Cheap; calling it more often makes smaller batches.
+    /// Lets the committer start on what was accepted. Cheap; calling it more often makes smaller batches. What was accepted
+    /// and not kicked goes with the next kick, or once a log has been idle for `idle_mark_millis`.
     fn kick(&self);
 
     /// The highest ticket up to which every unit has an outcome; `u64::MAX` once the journal is poisoned.
@@ -293,6 +342,23 @@ pub trait Journal: Send + Sync {
     /// # Errors
     /// `Io`, `Corrupt`, `Forked`, `Closed`.
     fn read_from(&self, from: u64, visit: &mut dyn FnMut(&EntityKey, StoredEvent<'_>) -> Read) -> Result<()>;
+
+    /// Follows what is durable and what becomes so, from the first position behind `after` (0 for everything; it may be beyond the
+    /// end). After a follower came up empty, `wake` is called once there may be more, or once the journal is closed: once for all
+    /// followers that were given the same `Arc`.
+    ///
+    /// # Errors
+    /// `Forked`, `Closed`.
+    fn follow(self: Arc<Self>, after: u64, filter: Filter, wake: Waker) -> Result<Box<dyn Follower>>;
+
+    /// What tells this store from any other, for as long as it exists.
+    fn store_id(&self) -> [u8; 16];
+
+    /// The last position that was committed before `time` (nanoseconds since the Unix epoch); 0 where there is none. Waits for the disk.
+    ///
+    /// # Errors
+    /// `Io`, `Corrupt`, `Forked`, `Closed`.
+    fn position_at(&self, time: u64) -> Result<u64>;
 
     /// Counters, in one consistent snapshot.
     fn stats(&self) -> JournalStats;

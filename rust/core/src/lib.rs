@@ -6,6 +6,7 @@
 
 pub mod entities;
 pub mod error;
+pub mod feed;
 pub mod history;
 pub mod io;
 pub mod journal;

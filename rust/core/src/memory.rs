@@ -4,17 +4,21 @@
 //! engine that stops and starts on it finds everything again.
 
 mod blocks;
+mod follow;
 
 use crate::error::{Result, StoreError};
+use crate::feed::{Bell, Filter, Follower, Pool, Waker};
 use crate::io::Door;
 use crate::journal::{
     Content, EntityKey, Journal, JournalStats, MAX_METADATA_BYTES, Outcome, READ_AT_ONCE, Read, Record, StoredCommand,
     StoredEvent, StoredRejection, Ticket, Unit, Wait,
 };
 use blocks::{Blocks, Command, EVENT_BYTES, Extra, Head, Place, Stored};
+use follow::MemoryFollower;
 use hashbrown::{Equivalent, HashMap, HashTable};
 use parking_lot::Mutex;
-use std::ops::Range;
+use std::collections::BTreeMap;
+use std::ops::{Bound, Range};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -23,6 +27,8 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 const PAGE_BYTES: usize = 1 << 16;
 /// Commands copied for a reader at a time.
 const PAGE_COMMANDS: usize = 64;
+/// Notes shared with a reader at a time.
+const PAGE_NOTES: usize = 64;
 
 /// A journal that keeps everything in memory.
 #[derive(Debug)]
@@ -32,6 +38,10 @@ pub struct MemoryJournal {
     settled: AtomicU64,
     forked: AtomicBool,
     opened_by: u32,
+    id: [u8; 16],
+    bell: Bell,
+    /// Buffers for chunks.
+    pool: Arc<Pool>,
 }
 
 #[derive(Debug, Default)]
@@ -40,6 +50,7 @@ struct Inner {
     by_key: HashTable<u32>,
     types: Types,
     blocks: Blocks,
+    notes: BTreeMap<Arc<str>, Arc<[u8]>>,
     /// Entities with an event or a state.
     stored: u64,
     events: u64,
@@ -106,12 +117,17 @@ impl MemoryJournal {
     #[must_use]
     pub fn new(door: Arc<dyn Door>) -> Self {
         let opened_by = door.pid();
+        let mut id = [0; 16];
+        door.random(&mut id);
         Self {
             door,
             inner: Mutex::new(Inner::default()),
             settled: AtomicU64::new(0),
             forked: AtomicBool::new(false),
             opened_by,
+            id,
+            bell: Bell::default(),
+            pool: Arc::default(),
         }
     }
 
@@ -148,6 +164,11 @@ impl Inner {
     }
 
     fn append(&mut self, unit: &Unit<'_>, now: u64) -> Result<Ticket> {
+        if let Content::Note(value) = unit.content {
+            self.keep_note(&unit.entity.id, value);
+            self.units += 1;
+            return Ok(self.units);
+        }
         let found = self.find(unit.entity);
         let (actual, before) =
             found.and_then(|n| self.entities.get(n as usize)).map_or((0, None), |e| (e.revision, e.last));
@@ -164,6 +185,7 @@ impl Inner {
         let (is_state, records) = match &unit.content {
             Content::Events(events) => (false, *events),
             Content::State(state) => (true, std::slice::from_ref(state)),
+            Content::Note(_) => (false, &[][..]),
         };
         let command = unit.command.map(|command| Command {
             id: command.id,
@@ -188,6 +210,22 @@ impl Inner {
         self.events += events;
         self.units += 1;
         Ok(self.units)
+    }
+
+    fn keep_note(&mut self, name: &Arc<str>, value: &[u8]) {
+        if value.is_empty() {
+            self.notes.remove(name);
+        } else {
+            self.notes.insert(Arc::clone(name), Arc::from(value));
+        }
+    }
+
+    /// Some of the notes that start with `prefix` and come behind `after`.
+    fn some_notes(&self, prefix: &str, after: Option<&str>) -> Vec<(Arc<str>, Arc<[u8]>)> {
+        let start = after.map_or(Bound::Included(prefix), Bound::Excluded);
+        let named =
+            self.notes.range::<str, _>((start, Bound::Unbounded)).take_while(|(name, _)| name.starts_with(prefix));
+        named.take(PAGE_NOTES).map(|(name, value)| (Arc::clone(name), Arc::clone(value))).collect()
     }
 
     /// Adds some of the entity's units from `next` back to the one that holds revision `from`; gives the next one to add.
@@ -337,6 +375,8 @@ impl Journal for MemoryJournal {
         let mut inner = self.inner.lock();
         let ticket = inner.append(unit, now)?;
         self.settled.store(ticket, Ordering::Release);
+        drop(inner);
+        self.bell.ring();
         Ok(ticket)
     }
 
@@ -495,6 +535,34 @@ impl Journal for MemoryJournal {
             if page.events.is_empty() || page.shown().any(|(key, event)| visit(key, event) == Read::Enough) {
                 return Ok(());
             }
+        }
+    }
+
+    fn follow(self: Arc<Self>, after: u64, filter: Filter, wake: Waker) -> Result<Box<dyn Follower>> {
+        self.check_process()?;
+        Ok(Box::new(MemoryFollower::new(self, after, filter, wake)))
+    }
+
+    fn store_id(&self) -> [u8; 16] {
+        self.id
+    }
+
+    fn position_at(&self, time: u64) -> Result<u64> {
+        self.check_process()?;
+        let inner = self.inner.lock();
+        Ok(inner.blocks.position_at(time).unwrap_or(inner.events))
+    }
+
+    fn read_notes(&self, prefix: &str, visit: &mut dyn FnMut(&str, &[u8]) -> Read) -> Result<()> {
+        self.check_process()?;
+        let mut after: Option<Arc<str>> = None;
+        loop {
+            let notes = self.inner.lock().some_notes(prefix, after.as_deref());
+            if notes.iter().any(|(name, value)| visit(name, value) == Read::Enough) {
+                return Ok(());
+            }
+            let Some((last, _)) = notes.last() else { return Ok(()) };
+            after = Some(Arc::clone(last));
         }
     }
 

@@ -6,6 +6,7 @@
 //! ones of its entity along that were accepted before this was known.
 
 use crate::error::{Result, StoreError};
+use crate::feed::{Filter, Follower, Waker};
 use crate::journal::{EntityKey, Journal, JournalStats, Outcome, Read, StoredCommand, StoredEvent, Ticket, Unit, Wait};
 use parking_lot::Mutex;
 use std::collections::{HashMap, VecDeque};
@@ -84,6 +85,10 @@ impl Script {
             held.released = true;
             held.rule.times = Some(0);
         }
+        self.wake();
+    }
+
+    fn wake(&self) {
         let wakers = self.wakers.lock().clone();
         wakers.iter().for_each(|wake| wake());
     }
@@ -239,9 +244,14 @@ impl Journal for ScriptedJournal {
                 }
             },
         };
+        let is_lost = matches!(fate, Fate::Failed(..));
         progress.open.push_back(Open { entity: unit.entity.clone(), fate, held_by });
         let ticket = progress.accepted();
         drop(progress);
+        if is_lost {
+            // Those who follow the journal learn of it as well.
+            self.script.wake();
+        }
         if let Some(reached) = reached {
             reached();
         }
@@ -327,6 +337,22 @@ impl Journal for ScriptedJournal {
 
     fn read_from(&self, from: u64, visit: &mut dyn FnMut(&EntityKey, StoredEvent<'_>) -> Read) -> Result<()> {
         self.inner.read_from(from, visit)
+    }
+
+    fn follow(self: Arc<Self>, after: u64, filter: Filter, wake: Waker) -> Result<Box<dyn Follower>> {
+        Arc::clone(&self.inner).follow(after, filter, wake)
+    }
+
+    fn store_id(&self) -> [u8; 16] {
+        self.inner.store_id()
+    }
+
+    fn position_at(&self, time: u64) -> Result<u64> {
+        self.inner.position_at(time)
+    }
+
+    fn read_notes(&self, prefix: &str, visit: &mut dyn FnMut(&str, &[u8]) -> Read) -> Result<()> {
+        self.inner.read_notes(prefix, visit)
     }
 
     fn stats(&self) -> JournalStats {

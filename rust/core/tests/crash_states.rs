@@ -44,7 +44,8 @@ fn one(report: &Report, case: &str, settings: &Settings, prepared: &Prepared, (s
     report.note(case, session.verdict());
     session.door.crash();
     session.abandon();
-    let fates: Vec<Fate> = session.history.attempts.iter().map(|attempt| attempt.fate).collect();
+    let units = session.history.attempts.iter().map(|attempt| attempt.fate);
+    let fates: Vec<Fate> = units.chain(session.history.notes.tried.iter().map(|tried| tried.fate)).collect();
     let fates = format!("{fates:?}");
     for (crash, seed) in crashes(settings, case, session.door.unsynced()) {
         let name = format!("{case}/{crash:?}/{seed}");

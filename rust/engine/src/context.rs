@@ -3,7 +3,7 @@
 //! A `def` handler runs under a frame on this thread's stack; an `async def` one has its [`Context`] in a context
 //! variable of its task. What a handler tells is kept here until its own unit is durable.
 
-use crate::clock::HandClock;
+use crate::clock::{self, HandClock};
 use crate::engine::Engine;
 use crate::entity::{Entity, House};
 use crate::kind::KindSpec;
@@ -13,7 +13,7 @@ use pyo3::exceptions::PyLookupError;
 use pyo3::ffi;
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
-use pyo3::types::{PyDateTime, PyDict, PyTzInfo};
+use pyo3::types::{PyDateTime, PyDict};
 use pyo3::{PyTraverseError, PyVisit};
 use std::cell::{Cell, RefCell};
 use std::ptr::{NonNull, null_mut};
@@ -298,10 +298,7 @@ impl Context {
 
     /// The time of the engine's clock, in UTC.
     fn now<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDateTime>> {
-        let micros = self.entity.kind.house.clock.wall_nanos() / 1_000;
-        let utc = PyTzInfo::utc(py)?.to_owned();
-        #[expect(clippy::cast_precision_loss, reason = "whole microseconds of this century fit")]
-        PyDateTime::from_timestamp(py, micros as f64 / 1e6, Some(&utc))
+        clock::utc(py, self.entity.kind.house.clock.wall_nanos())
     }
 
     fn __repr__(&self) -> String {

@@ -5,7 +5,7 @@ use crate::entity::{Entity, House, Running};
 use crate::kind::{Kind, KindSpec};
 use crate::pending::{self, Then, Waiting};
 use crate::run::{Callbacks, Lane, Run};
-use crate::{error, residents, task};
+use crate::{error, feed, residents, task};
 use ego_answer::answer::{Answer, Phase};
 use ego_answer::cell::{GilCell, GilValue};
 use ego_answer::wake::{Bell, Home};
@@ -121,6 +121,11 @@ impl Engine {
         kind.ok_or_else(|| PyIndexError::new_err("no such kind"))
     }
 
+    /// The kind of that name.
+    pub fn kind_named(&self, py: Python<'_>, name: &str) -> Option<Arc<Kind>> {
+        self.kinds.borrow(py).iter().find(|kind| *kind.name == *name).cloned()
+    }
+
     /// An `async def` handler takes its entity's turn over.
     pub fn begin(&self, py: Python<'_>, entity: &Arc<Entity>, running: Running) {
         let before = entity.running.borrow_mut(py).replace(Box::new(running));
@@ -168,7 +173,11 @@ impl Engine {
 
     fn is_drained(&self, py: Python<'_>) -> bool {
         let run = self.run.borrow(py);
-        run.as_ref().is_none_or(|run| run.count_waiting(py) == 0 && run.visitors.get(py) == 0)
+        let is_idle = |run: &Arc<Run>| {
+            let mut ledgers = run.ledgers(py).into_iter();
+            run.count_waiting(py) == 0 && run.visitors.get(py) == 0 && ledgers.all(|ledger| ledger.is_idle(py))
+        };
+        run.as_ref().is_none_or(is_idle)
             && self.active.borrow(py).is_empty()
             && self.outgoing.borrow(py).is_empty()
             && self.house.queued.get(py) == 0
@@ -281,14 +290,8 @@ impl Engine {
         let run = Run::new(events, states, Home::new(event_loop), callbacks, bell);
         run.home.add_reader(py, &run.bell, run.callbacks.drain.bind(py))?;
         for lane in run.lanes() {
-            let bell = Arc::downgrade(&run.bell);
-            let wake: Arc<dyn Fn() + Send + Sync> = Arc::new(move || {
-                if let Some(bell) = bell.upgrade() {
-                    bell.ring();
-                }
-            });
-            lane.journal.on_settled(Arc::clone(&wake));
-            lane.loader.on_ready(wake);
+            lane.journal.on_settled(Arc::clone(&run.wake));
+            lane.loader.on_ready(Arc::clone(&run.wake));
         }
         *inner.run.borrow_mut(py) = Some(Arc::new(run));
         inner.mode.set(py, Mode::Open);
@@ -309,6 +312,7 @@ impl Engine {
     pub fn drained(&self, py: Python<'_>) -> PyResult<Py<PyAny>> {
         let run = self.running(py)?;
         pending::kick(py, &run);
+        run.ledgers(py).iter().for_each(|ledger| ledger.kick(py));
         let answer = Answer::pending(py, &run.home.event_loop, Phase::Writing, 0)?;
         self.waiters.borrow_mut(py).push(answer.clone_ref(py));
         self.check_drained(py)?;
@@ -336,6 +340,8 @@ impl Engine {
         run.is_over.set(py, true);
         self.mode.set(py, Mode::Stopped);
         let abandoned = self.abandon(py, &run);
+        let unnoted = run.ledgers(py).iter().try_for_each(|ledger| ledger.end(py));
+        let abandoned = feed::end(py, &run).and(unnoted).and(abandoned);
         let timer = self.timer.borrow_mut(py).take();
         if let Some(timer) = timer {
             timer.call_method0(py, "cancel")?;

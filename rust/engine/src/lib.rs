@@ -8,13 +8,17 @@
 
 pub mod clock;
 pub mod context;
+pub mod cursor;
 pub mod dispatch;
 pub mod engine;
 mod entity;
+pub mod envelope;
 pub mod error;
+pub mod feed;
 mod held;
 pub mod kind;
 mod logging;
+pub mod notes;
 mod payload;
 mod pending;
 mod repeated;
@@ -25,5 +29,6 @@ mod state;
 mod task;
 pub mod terms;
 mod turn;
+mod unreadable;
 
 pub use entity::Entity;

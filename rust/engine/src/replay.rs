@@ -8,14 +8,14 @@ use crate::entity::{Entity, Live};
 use crate::error;
 use crate::kind::Decoder;
 use crate::payload::Payload;
+use crate::unreadable::{Stored, ours};
 use ego_core::StoreError;
 use ego_core::history::{self, Chunk, StoredType, Wanted};
 use ego_core::io::Slice;
 use ego_core::journal::{Journal, Read, Wait};
 use pyo3::IntoPyObjectExt;
-use pyo3::exceptions::PyException;
 use pyo3::prelude::*;
-use pyo3::types::{PyBytes, PyString};
+use pyo3::types::PyString;
 use std::sync::Arc;
 
 /// An entity on its way into memory, or to an older revision.
@@ -95,7 +95,10 @@ impl Replay {
                     _ => decoder(py, entity, &event.stored.name, event.stored.version, event.revision)?,
                 };
                 last = Some((event.stored, decoder));
-                let decoded = decode(bytes.of(py, event.payload), entity, decoder, event.revision)?;
+                let decoded = decoder.decode.call(py, [bytes.of(py, event.payload)]).map_err(|failure| {
+                    let StoredType { name, version, .. } = event.stored;
+                    stored(entity, name, *version, event.revision).undecoded(py, failure)
+                })?;
                 let state = if entity.kind.is_durable_state {
                     decoded
                 } else {
@@ -129,29 +132,12 @@ impl Replay {
 /// # Errors
 /// `UnknownEventError`.
 fn decoder<'a>(py: Python<'_>, entity: &'a Entity, name: &str, version: u32, revision: u64) -> PyResult<&'a Decoder> {
-    entity.kind.decoder(name, version).ok_or_else(|| unknown_event(py, entity, name, version, revision))
+    let decoder = entity.kind.decoder(name, version);
+    decoder.ok_or_else(|| stored(entity, name, version, revision).unknown(py, true))
 }
 
-/// A stored event or state, decoded.
-///
-/// # Errors
-/// `CodecError`, `UpcastError`, and what is no `Exception`.
-#[inline]
-fn decode<'py>(
-    payload: &Bound<'py, PyBytes>,
-    entity: &Entity,
-    decoder: &Decoder,
-    revision: u64,
-) -> PyResult<Bound<'py, PyAny>> {
-    let py = payload.py();
-    decoder.decode.call(py, [payload]).map_err(|failure| {
-        if error::is_one_of_ours(py, &failure) {
-            return error::at(py, failure, &entity.key, revision);
-        }
-        let what = if entity.kind.is_durable_state { "state" } else { "event" };
-        let message = format!("stored {what} {revision} cannot be decoded");
-        ours(py, failure, |_| Ok(error::about(py, "CodecError", &entity.key, &message)))
-    })
+fn stored<'a>(entity: &'a Entity, name: &'a str, version: u32, revision: u64) -> Stored<'a> {
+    Stored { entity: &entity.key, is_state: entity.kind.is_durable_state, name, version, revision }
 }
 
 #[inline]
@@ -172,33 +158,4 @@ fn replay<'py>(
             Ok(error::with(py, "ReplayError", &entity.key, &message, &[fact]))
         })
     })
-}
-
-fn unknown_event(py: Python<'_>, entity: &Entity, name: &str, version: u32, revision: u64) -> PyErr {
-    let what = if entity.kind.is_durable_state { "state" } else { "event" };
-    let message = format!(
-        "{what} {revision} is stored as {name:?} version {version}, which no {what} type of this kind declares"
-    );
-    let facts = (|| {
-        Ok([
-            ("name", name.into_bound_py_any(py)?),
-            ("version", version.into_bound_py_any(py)?),
-            ("revision", revision.into_bound_py_any(py)?),
-        ])
-    })();
-    match facts {
-        Ok(facts) => error::with(py, "UnknownEventError", &entity.key, &message, &facts),
-        Err(failure) => failure,
-    }
-}
-
-/// An error of ours with the user's as its cause; what is no `Exception` stays what it is.
-pub fn ours(py: Python<'_>, failure: PyErr, make: impl FnOnce(&PyErr) -> PyResult<PyErr>) -> PyErr {
-    if !failure.is_instance_of::<PyException>(py) {
-        return failure;
-    }
-    match make(&failure) {
-        Ok(made) => ego_answer::error::from_cause(py, made, failure),
-        Err(broken) => broken,
-    }
 }

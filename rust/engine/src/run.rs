@@ -3,11 +3,14 @@
 use crate::dispatch::{self, At};
 use crate::engine::Engine;
 use crate::entity::Entity;
+use crate::feed::{self, Feed};
 use crate::held::{self, Held};
 use crate::kind::Kind;
+use crate::notes::Ledger;
 use crate::pending::{self, Waiting};
 use ego_answer::cell::{GilCell, GilValue};
 use ego_answer::wake::{Bell, Home};
+use ego_core::feed::Waker;
 use ego_core::journal::Journal;
 use ego_core::loader::Loader;
 use pyo3::prelude::*;
@@ -59,6 +62,14 @@ pub struct Run {
     pub home: Home,
     pub callbacks: Callbacks,
     pub bell: Arc<Bell>,
+    /// Rings the bell; one and the same for all who want the loop.
+    pub wake: Waker,
+    /// The feeds that somebody waits for.
+    pub listening: GilCell<Vec<Py<Feed>>>,
+    /// Those of the store that has the events.
+    pub notes: Arc<Ledger>,
+    /// Those of other stores.
+    pub more_notes: GilCell<Vec<Arc<Ledger>>>,
     /// Whether settled commands are being shown right now.
     pub draining: GilValue<bool>,
     pub flush_is_due: GilValue<bool>,
@@ -75,7 +86,17 @@ pub struct Run {
 
 impl Run {
     pub fn new(events: Lane, states: Option<Lane>, home: Home, callbacks: Callbacks, bell: Arc<Bell>) -> Self {
+        let weak = Arc::downgrade(&bell);
+        let wake = move || {
+            if let Some(bell) = weak.upgrade() {
+                bell.ring();
+            }
+        };
         Self {
+            wake: Arc::new(wake),
+            listening: GilCell::default(),
+            notes: Ledger::new(Arc::clone(&events.journal)),
+            more_notes: GilCell::default(),
             events,
             states,
             home,
@@ -93,6 +114,19 @@ impl Run {
 
     pub fn lanes(&self) -> impl Iterator<Item = &Lane> {
         std::iter::once(&self.events).chain(&self.states)
+    }
+
+    /// The notes of all stores.
+    pub fn ledgers(&self, py: Python<'_>) -> Vec<Arc<Ledger>> {
+        std::iter::once(&self.notes).chain(&*self.more_notes.borrow(py)).map(Arc::clone).collect()
+    }
+
+    /// Shows the notes that are settled.
+    fn note(&self, py: Python<'_>) -> PyResult<()> {
+        if self.notes.is_idle(py) && self.more_notes.borrow(py).is_empty() {
+            return Ok(());
+        }
+        self.ledgers(py).iter().try_for_each(|ledger| ledger.go_on(py, true))
     }
 
     /// The store of a kind.
@@ -120,7 +154,12 @@ impl Run {
             }
             lane.held.in_traverse().map_or(Ok(()), |held| held.traverse(visit))?;
         }
-        Ok(())
+        for feed in self.listening.in_traverse().iter().flat_map(|listening| listening.iter()) {
+            visit.call(feed)?;
+        }
+        self.notes.traverse(visit)?;
+        let more = self.more_notes.in_traverse();
+        more.iter().flat_map(|more| more.iter()).try_for_each(|ledger| ledger.traverse(visit))
     }
 }
 
@@ -184,7 +223,9 @@ impl Callback {
             Call::Drain => {
                 run.bell.listen();
                 let drained = pending::drain(engine, &run, true);
-                held::go_on(engine, &run).and(drained)
+                let went_on = held::go_on(engine, &run).and(drained);
+                let noted = run.note(py);
+                feed::go_on(py, &run).and(noted).and(went_on)
             }
             Call::Flush => {
                 run.flush_is_due.set(py, false);

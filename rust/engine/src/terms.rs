@@ -181,6 +181,14 @@ fn merged(
     Err(error::with(py, "MessageTooLargeError", entity, &message, &facts))
 }
 
+/// Metadata as it is stored.
+///
+/// # Errors
+/// `TypeError`: it is no mapping of texts to texts.
+pub fn encoded(given: &Bound<'_, PyAny>) -> PyResult<Vec<u8>> {
+    encode(&[], given)
+}
+
 fn encode(before: &[u8], given: &Bound<'_, PyAny>) -> PyResult<Vec<u8>> {
     let copied;
     let given = match given.cast_exact::<PyDict>() {

@@ -7,8 +7,8 @@
 use crate::entity::{Entity, Live};
 use crate::held::Lack;
 use crate::repeated::Known;
-use crate::replay::ours;
 use crate::terms::Terms;
+use crate::unreadable::ours;
 use crate::{error, repeated, state};
 use ego_answer::fast::attached;
 use ego_core::StoreError;

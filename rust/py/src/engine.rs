@@ -2,14 +2,17 @@
 
 use crate::entity_ref::EntityRef;
 use crate::store::{self, Store};
-use ego_core::journal::MAX_NAME_BYTES;
+use ego_core::feed::Filter;
+use ego_core::journal::{EntityKey, MAX_NAME_BYTES};
 use ego_engine::clock::HandClock;
 use ego_engine::engine::Engine;
+use ego_engine::feed::Feed;
 use ego_engine::kind::{self, KindSpec};
+use ego_engine::notes::{self, Notes};
 use ego_engine::run::Lane;
 use ego_engine::{Entity, error};
 use pyo3::prelude::*;
-use pyo3::types::{PyDict, PyString};
+use pyo3::types::{PyBytes, PyDict, PyString};
 use pyo3::{PyTraverseError, PyVisit};
 use std::sync::Arc;
 
@@ -170,6 +173,75 @@ impl NativeEngine {
             store::fill_stats(&*run.events.journal, &counters)?;
         }
         Ok(counters)
+    }
+
+    /// Follows a store from behind a position: the events of these stored names (none: no events; nothing: all), of
+    /// these kinds, this entity, this shard; with its states, where they are wanted.
+    #[pyo3(signature = (after, *, events, kinds, entity, shard, states, state_store = false))]
+    #[expect(clippy::too_many_arguments, reason = "what a filter is made of, by name")]
+    fn feed(
+        &self,
+        py: Python<'_>,
+        after: u64,
+        events: Option<Vec<String>>,
+        kinds: Option<Vec<String>>,
+        entity: Option<(String, String)>,
+        shard: Option<u16>,
+        states: bool,
+        state_store: bool,
+    ) -> PyResult<Py<Feed>> {
+        let engine = self.0.bind(py);
+        let run = engine.get().running(py)?;
+        let boxed = |names: Vec<String>| names.into_iter().map(String::into_boxed_str).collect::<Vec<_>>();
+        let no_events = events.as_ref().is_some_and(Vec::is_empty);
+        let filter = Filter {
+            names: events.filter(|names| !names.is_empty()).map(boxed),
+            kinds: kinds.map(boxed),
+            entity: entity.map(|(kind, id)| EntityKey::new(Arc::from(kind), Arc::from(id))),
+            shard,
+            events: !no_events,
+            states,
+        };
+        let lane = run.states.as_ref().filter(|_| state_store).unwrap_or(&run.events);
+        Feed::open(engine, &run, lane, after, filter)
+    }
+
+    /// The position of the last durable event or state.
+    fn last_position(&self, py: Python<'_>) -> PyResult<u64> {
+        Ok(self.0.get().running(py)?.events.journal.stats().position)
+    }
+
+    /// The id of the store that has the events.
+    fn store_id<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyBytes>> {
+        Ok(PyBytes::new(py, &self.0.get().running(py)?.events.journal.store_id()))
+    }
+
+    /// The last position that was committed before a time, awaitable.
+    fn position_at<'py>(&self, py: Python<'py>, nanoseconds: u64) -> PyResult<Bound<'py, PyAny>> {
+        let run = self.0.get().running(py)?;
+        let journal = Arc::clone(&run.events.journal);
+        notes::in_a_thread(py, &run, move |py| {
+            let position = py.detach(|| journal.position_at(nanoseconds));
+            let position = position.map_err(|failure| error::storage(py, &failure))?;
+            Ok(position.into_pyobject(py)?.into_any().unbind())
+        })
+    }
+
+    /// Writes a note, or removes it; the awaitable is done once that is durable. Where it is not `soon`, it goes with the
+    /// next batch.
+    #[pyo3(signature = (name, value, *, soon))]
+    fn note(&self, py: Python<'_>, name: &str, value: Option<&[u8]>, soon: bool) -> PyResult<Py<PyAny>> {
+        Notes::of_events(self.0.bind(py))?.note(py, name, value, soon)
+    }
+
+    /// The durable notes of which the names start with `prefix`, sorted; awaitable.
+    fn notes<'py>(&self, py: Python<'py>, prefix: String) -> PyResult<Bound<'py, PyAny>> {
+        Notes::of_events(self.0.bind(py))?.notes(py, prefix)
+    }
+
+    /// The notes of another store that is open, until the engine stops.
+    fn notes_of(&self, store: &Bound<'_, Store>) -> PyResult<Notes> {
+        Notes::of(self.0.bind(store.py()), &store.get().journal)
     }
 
     /// Whether it is between start and stop.

@@ -9,7 +9,7 @@ mod faults;
 mod send;
 mod store;
 
-use ego_engine::{clock, context, kind};
+use ego_engine::{clock, context, cursor, envelope, feed, kind, notes};
 use pyo3::prelude::*;
 
 /// The native half of `ego`.
@@ -26,6 +26,11 @@ fn _native(py: Python<'_>, module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<engine::NativeEngine>()?;
     module.add_class::<entity_ref::EntityRef>()?;
     module.add_class::<context::Context>()?;
+    module.add_class::<cursor::Cursor>()?;
+    module.add_class::<feed::Feed>()?;
+    module.add_class::<notes::Notes>()?;
+    module.add_class::<envelope::EventEnvelope>()?;
+    module.add_class::<envelope::StateEnvelope>()?;
     module.add("running", context::variable(py)?)?;
     module.add_function(wrap_pyfunction!(context::context, module)?)?;
     module.add_function(wrap_pyfunction!(blocking::check_may_block, module)?)?;

@@ -56,6 +56,12 @@ impl BatchBuilder {
         self.positions
     }
 
+    /// What was finished.
+    #[must_use]
+    pub fn bytes(&self) -> &[u8] {
+        &self.bytes
+    }
+
     /// Where the next unit pushed will stand.
     #[must_use]
     pub fn next_address(&self, place: &Place) -> Address {

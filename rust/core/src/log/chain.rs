@@ -6,7 +6,7 @@ use super::sidecar::Sidecar;
 use crate::error::{Result, StoreError};
 use crate::io::{Door, File, Mode};
 use crate::journal::Wait;
-use parking_lot::Mutex;
+use parking_lot::{Mutex, RwLock};
 use std::collections::VecDeque;
 use std::path::Path;
 use std::sync::Arc;
@@ -60,29 +60,6 @@ impl Chain {
         Manifest { store, shards, segments: self.segments.iter().map(listed).collect() }
     }
 
-    /// A segment's file, open for reading.
-    ///
-    /// # Errors
-    /// `Io`, `Corrupt`; `WouldWait` where it would have to be opened.
-    pub fn file(&self, door: &dyn Door, store: &Path, id: u32, wait: Wait) -> Result<Arc<dyn File>> {
-        if let Some(file) = keep(&mut self.files.lock(), id) {
-            return Ok(file);
-        }
-        if wait == Wait::Never {
-            return Err(StoreError::WouldWait);
-        }
-        let (file, header) = segment::open(door, store, id, Mode::Read)?;
-        if self.get(id).is_none_or(|s| s.header.salt != header.salt) {
-            return Err(StoreError::Corrupt {
-                path: segment::segment_path(store, id),
-                offset: 0,
-                detail: "the segment is not the one that the store was opened with".to_owned(),
-            });
-        }
-        add(&mut self.files.lock(), OPEN_FILES, id, Arc::clone(&file));
-        Ok(file)
-    }
-
     /// The sidecar of a sealed segment; `None` where it cannot be read, or is not of this segment.
     ///
     /// # Errors
@@ -99,6 +76,40 @@ impl Chain {
         add(&mut self.sidecars.lock(), OPEN_SIDECARS, id, Arc::clone(&sidecar));
         Ok(Some(sidecar))
     }
+}
+
+/// A segment's file, open for reading. The chain is not held while it is opened: the committer may need it meanwhile.
+///
+/// # Errors
+/// `Io`, `Corrupt`; `WouldWait` where it would have to be opened, or somebody is about to change the chain.
+pub fn file(chain: &RwLock<Chain>, door: &dyn Door, store: &Path, id: u32, wait: Wait) -> Result<Arc<dyn File>> {
+    let (kept, salt) = {
+        let chain = match wait {
+            Wait::Never => chain.try_read().ok_or(StoreError::WouldWait)?,
+            Wait::AsLongAsItTakes => chain.read(),
+        };
+        (keep(&mut chain.files.lock(), id), chain.get(id).map(|segment| segment.header.salt))
+    };
+    if let Some(file) = kept {
+        return Ok(file);
+    }
+    if wait == Wait::Never {
+        return Err(StoreError::WouldWait);
+    }
+    let (file, header) = segment::open(door, store, id, Mode::Read)?;
+    if salt != Some(header.salt) {
+        return Err(StoreError::Corrupt {
+            path: segment::segment_path(store, id),
+            offset: 0,
+            detail: "the segment is not the one that the store was opened with".to_owned(),
+        });
+    }
+    let chain = chain.read();
+    let mut files = chain.files.lock();
+    Ok(keep(&mut files, id).unwrap_or_else(|| {
+        add(&mut files, OPEN_FILES, id, Arc::clone(&file));
+        file
+    }))
 }
 
 /// Finds an entry and moves it to the young end.

@@ -14,6 +14,7 @@ use super::queue::{Pending, Taken};
 use super::scan::ScanPoint;
 use super::segment;
 use super::space::Job;
+use super::walk::Standing;
 use crate::entities::shard::entity_hash;
 use crate::error::{Result, StoreError};
 use crate::io::{File, Mode};
@@ -37,7 +38,7 @@ pub(super) struct Committer {
     /// Entities of which a unit was refused while later ones were accepted, with the reason.
     skipping: HashMap<u64, StoreError>,
     since_checkpoint: u64,
-    /// Whether a batch of units stands last, so that a mark would prove it durable.
+    /// Whether a batch of more than notes stands last, so that a mark would prove it durable.
     unproven: bool,
 }
 
@@ -65,8 +66,7 @@ impl Committer {
             millis => Some(Duration::from_millis(millis)),
         };
         loop {
-            let idle = idle_mark.filter(|_| self.unproven);
-            let done = match self.shared.queue.take(&mut pending, idle) {
+            let done = match self.shared.queue.take(&mut pending, idle_mark, self.unproven) {
                 Taken::Units => self.commit(&pending),
                 Taken::Idle => self.mark(false),
                 Taken::Closing => {
@@ -148,6 +148,8 @@ impl Committer {
         let place = self.place(time);
         let mut shard_positions = std::mem::take(&mut self.reach.shard_positions);
         self.builder.clear();
+        // Notes alone prove what stands before them, as a mark does, and need none: else an idle store would write for ever.
+        let mut unproven = false;
         let mut heads = self.shared.heads.lock();
         for number in first..first + count {
             let bytes = unit_bytes(pending, number);
@@ -182,6 +184,7 @@ impl Committer {
             let head = Head { revision: unit.last_revision(), address: self.builder.next_address(&place) };
             self.builder.push(bytes, unit.positions(), &committed);
             heads.advance(unit.kind, unit.id, hash, head);
+            unproven |= !unit.is_note();
         }
         drop(heads);
         self.reach.shard_positions = shard_positions;
@@ -189,7 +192,7 @@ impl Committer {
             return Ok(());
         }
         self.write(&place, false)?;
-        self.unproven = true;
+        self.unproven = unproven;
         Ok(())
     }
 
@@ -239,6 +242,11 @@ impl Committer {
             let mut heads = self.shared.heads.lock();
             self.shared.reach.lock().clone_from(&self.reach);
             heads.publish();
+        }
+        if self.builder.positions() > 0 {
+            // After the sync, after the heads, and before anybody is told.
+            let standing = Standing { segment: self.header.id, point: self.reach.point };
+            self.shared.ring.push(self.builder.bytes(), self.reach.position, standing, &self.shared.pool);
         }
         self.shared.batches.fetch_add(1, Ordering::Relaxed);
         self.shared.bytes.fetch_add(len, Ordering::Relaxed);

@@ -4,11 +4,13 @@
 //! Everything is little-endian. Decoding never trusts a length: each is checked against what is there before it is
 //! used, and nothing here allocates.
 
+mod body;
 mod headers;
 
+pub(crate) use body::pick;
 pub use headers::{
-    BATCH_HEADER, BATCH_MAGIC, BatchHeader, FLAG_CLEAN, FLAG_MARK, Origin, SEGMENT_HEADER, SegmentHeader, batch_hash,
-    body_hash,
+    BATCH_BODY_LEN, BATCH_HEADER, BATCH_MAGIC, BatchHeader, FLAG_CLEAN, FLAG_MARK, Origin, SEGMENT_HEADER,
+    SegmentHeader, batch_hash, body_hash,
 };
 
 use super::crc::crc32c;
@@ -36,6 +38,9 @@ const UNIT_COMMAND: u32 = 2;
 /// Unit flag: why the command was refused stands next.
 const UNIT_REJECTION: u32 = 4;
 
+/// Unit flag: its content is a note.
+const UNIT_NOTE: u32 = 8;
+
 /// Record kind: an event.
 pub const RECORD_EVENT: u8 = 1;
 /// Record kind: a durable state.
@@ -44,6 +49,9 @@ pub const RECORD_STATE: u8 = 2;
 pub const RECORD_COMMAND: u8 = 3;
 /// Record kind: why a command was refused.
 pub const RECORD_REJECTION: u8 = 4;
+
+/// Record kind: the value of a note.
+pub const RECORD_NOTE: u8 = 5;
 
 /// Why bytes could not be read as what they should be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -105,6 +113,7 @@ fn each_record(unit: &Unit<'_>, mut each: impl FnMut(u8, &Record<'_>, &[u8])) {
     let (kind, content) = match &unit.content {
         Content::Events(events) => (RECORD_EVENT, *events),
         Content::State(state) => (RECORD_STATE, std::slice::from_ref(state)),
+        Content::Note(value) => return each(RECORD_NOTE, &Record { name: "", version: 0, payload: value }, &[]),
     };
     let mut metadata = unit.metadata;
     if let Some(command) = &unit.command {
@@ -147,6 +156,7 @@ pub fn encode_unit(unit: &Unit<'_>, len: usize, shard: u16, out: &mut Vec<u8>) {
     let mut flags = match unit.content {
         Content::Events(_) => 0,
         Content::State(_) => UNIT_STATE,
+        Content::Note(_) => UNIT_NOTE,
     };
     if let Some(command) = &unit.command {
         flags |= if command.rejection.is_some() { UNIT_COMMAND | UNIT_REJECTION } else { UNIT_COMMAND };
@@ -180,9 +190,9 @@ pub fn encode_unit(unit: &Unit<'_>, len: usize, shard: u16, out: &mut Vec<u8>) {
     });
 }
 
-/// How many records of a unit with these flags stand before its content.
+/// How many records of a unit with these flags take no position.
 fn beside(flags: u32) -> u32 {
-    (flags & (UNIT_COMMAND | UNIT_REJECTION)).count_ones()
+    (flags & (UNIT_COMMAND | UNIT_REJECTION | UNIT_NOTE)).count_ones()
 }
 
 /// What the committer adds to an encoded unit.
@@ -338,6 +348,12 @@ impl<'a> UnitView<'a> {
         self.flags() & UNIT_STATE != 0
     }
 
+    /// Whether its content is a note.
+    #[must_use]
+    pub fn is_note(&self) -> bool {
+        self.flags() & UNIT_NOTE != 0
+    }
+
     /// Position of the first event or state.
     #[must_use]
     pub fn position(&self) -> u64 {
@@ -389,7 +405,7 @@ impl<'a> UnitView<'a> {
     /// How many records a [`command`](Self::command) is made of; 0 where the unit has none.
     #[must_use]
     pub fn command_records(&self) -> u32 {
-        beside(self.flags())
+        (self.flags() & (UNIT_COMMAND | UNIT_REJECTION)).count_ones()
     }
 
     /// What is stored of the command; the records behind it need not be there.
@@ -446,7 +462,7 @@ impl<'a> UnitView<'a> {
 /// A record in a buffer, its checksum verified.
 #[derive(Debug, Clone, Copy)]
 pub struct RecordView<'a> {
-    /// What it is: [`RECORD_EVENT`], [`RECORD_STATE`], [`RECORD_COMMAND`], [`RECORD_REJECTION`].
+    /// What it is: [`RECORD_EVENT`], [`RECORD_STATE`], [`RECORD_COMMAND`], [`RECORD_REJECTION`], [`RECORD_NOTE`].
     pub kind: u8,
     /// The type's stored name, or the command's id.
     pub name: &'a str,
@@ -470,7 +486,7 @@ impl<'a> RecordView<'a> {
             return Err(Malformed("the checksum of the record does not match"));
         }
         let [kind, _flags, name_len, _] = bytes_at(bytes, 8).ok_or(Malformed("the record is cut short"))?;
-        if !(RECORD_EVENT..=RECORD_REJECTION).contains(&kind) {
+        if !(RECORD_EVENT..=RECORD_NOTE).contains(&kind) {
             return Err(Malformed("the record is of a kind that this build does not know"));
         }
         let name_end = RECORD_HEADER + name_len as usize;

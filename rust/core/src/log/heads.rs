@@ -8,7 +8,10 @@
 use super::format::Address;
 use super::pages::Pages;
 use crate::entities::shard::entity_hash;
+use crate::journal::NOTES;
 use hashbrown::{HashMap, HashTable};
+use std::collections::BTreeMap;
+use std::ops::Bound;
 use std::sync::Arc;
 
 /// The last durable unit of an entity.
@@ -50,6 +53,9 @@ impl Entry {
 /// Bytes of ids that lie together.
 const BLOCK: usize = 1 << 16;
 
+/// Notes listed in one go, so that a commit never waits long for the lock.
+const NOTES_AT_ONCE: usize = 64;
+
 /// All heads of a store.
 #[derive(Debug, Default)]
 pub struct Heads {
@@ -58,6 +64,8 @@ pub struct Heads {
     ids: Vec<Vec<u8>>,
     entries: Pages<Entry>,
     table: HashTable<u32>,
+    /// The names of notes, sorted, and the numbers of their entries.
+    notes: BTreeMap<Arc<str>, u32>,
     /// What the batch under way changes.
     pending: HashMap<u32, Head>,
     stored: u64,
@@ -124,7 +132,24 @@ impl Heads {
         for (number, entry) in (first..).map_while(|number| Some((number, entries.get(number as usize)?))) {
             self.table.insert_unique(spread(entry.short), number, |&held| hash_of(held));
         }
+        if self.kinds.get(kind).is_some_and(|kind| **kind == *NOTES) {
+            self.notes.insert(Arc::from(id), number);
+        }
         number
+    }
+
+    /// Some of the notes that start with `prefix` and come behind `after`, and where their last values stand; removed ones
+    /// as well.
+    #[must_use]
+    pub fn notes(&self, prefix: &str, after: Option<&str>) -> Vec<(Arc<str>, Address)> {
+        let start = after.map_or(Bound::Included(prefix), Bound::Excluded);
+        let named =
+            self.notes.range::<str, _>((start, Bound::Unbounded)).take_while(|(name, _)| name.starts_with(prefix));
+        let head = |number: u32| self.entry(number).map(Entry::head).filter(|head| *head != Head::NONE);
+        named
+            .filter_map(|(name, &number)| Some((Arc::clone(name), head(number)?.address)))
+            .take(NOTES_AT_ONCE)
+            .collect()
     }
 
     /// The durable head of an entity that has a unit.

@@ -3,26 +3,31 @@
 //! A directory with a lock, a manifest, numbered segments and derived files. The bytes are described in
 //! `docs/log-format.md`. An answer given by [`Journal::outcome`] as stored has been covered by a completed `fdatasync`.
 
+mod ahead;
 mod backwards;
 mod batch;
 mod chain;
 mod checkpoint;
 mod committer;
 mod crc;
+mod follow;
 pub mod format;
 mod heads;
 mod housekeeper;
 mod manifest;
+mod notes;
 mod options;
 mod pages;
 mod queue;
 mod reader;
 mod recovery;
+mod ring;
 mod scan;
 mod segment;
 mod settlement;
 mod sidecar;
 mod space;
+mod walk;
 mod whole_file;
 mod window;
 
@@ -30,18 +35,22 @@ pub use options::LogOptions;
 
 use crate::entities::shard::shard_of;
 use crate::error::{Result, StoreError};
+use crate::feed::{Bell, Filter, Follower, Pool, Waker};
 use crate::io::{Door, Lock, LockOutcome, Mode, PathKind};
 use crate::journal::{
     EntityKey, Journal, JournalStats, MAX_METADATA_BYTES, MAX_NAME_BYTES, Outcome, Read, StoredCommand, StoredEvent,
     Ticket, Unit, Wait,
 };
+use ahead::Ahead;
 use chain::Chain;
 use checkpoint::Reach;
 use committer::Committer;
+use follow::LogFollower;
 use heads::Heads;
 use manifest::Manifest;
 use parking_lot::{Mutex, RwLock};
 use queue::Queue;
+use ring::Ring;
 use settlement::Settlement;
 use space::{Job, Space};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -98,6 +107,14 @@ struct Shared {
     spare: Mutex<Vec<u8>>,
     batches: AtomicU64,
     bytes: AtomicU64,
+    ring: Ring,
+    ahead: Ahead,
+    bell: Bell,
+    /// Buffers for batches of the ring and stretches of files.
+    pool: Arc<Pool>,
+    opened_by: u32,
+    forked: AtomicBool,
+    closed: AtomicBool,
 }
 
 impl Shared {
@@ -105,11 +122,25 @@ impl Shared {
         self.reach.lock().clone()
     }
 
+    fn check_process(&self) -> Result<()> {
+        if self.forked.load(Ordering::Relaxed) {
+            return Err(StoreError::Forked { path: self.path.clone(), pid: self.opened_by });
+        }
+        Ok(())
+    }
+
+    fn check_open(&self) -> Result<()> {
+        self.check_process()?;
+        if self.closed.load(Ordering::SeqCst) { Err(StoreError::Closed) } else { Ok(()) }
+    }
+
     /// Settles every ticket up to this one, whose units take `len` bytes; those not refused are durable.
     fn settle(&self, upto: Ticket, len: usize) {
         // First: who is woken by the settlement may ask whether there is room again.
         self.queue.settled(len as u64);
         self.settlement.settle(upto);
+        // Last: an answer waits for no follower.
+        self.bell.ring();
     }
 
     /// Accepts and acknowledges nothing more.
@@ -126,10 +157,7 @@ impl Shared {
 pub struct Log {
     shared: Arc<Shared>,
     opened: Opened,
-    opened_by: u32,
     lock: Box<dyn Lock>,
-    forked: AtomicBool,
-    closed: AtomicBool,
     threads: Mutex<Option<Threads>>,
 }
 
@@ -230,6 +258,13 @@ impl Log {
             spare: Mutex::new(Vec::new()),
             batches: AtomicU64::new(0),
             bytes: AtomicU64::new(0),
+            ring: Ring::new(options.feed_ring_bytes as usize, options.feed_ring_batches as usize),
+            ahead: Ahead::default(),
+            bell: Bell::default(),
+            pool: Arc::default(),
+            opened_by,
+            forked: AtomicBool::new(false),
+            closed: AtomicBool::new(false),
         });
         let committer = Committer::new(Arc::clone(&shared), file, active, recovered.unproven);
         let spawn = |name: &str, work: Box<dyn FnOnce() + Send>| {
@@ -263,15 +298,7 @@ impl Log {
             }
         };
         let threads = Mutex::new(Some(Threads { committer, housekeeper }));
-        Ok(Self {
-            shared,
-            opened,
-            opened_by,
-            lock,
-            forked: AtomicBool::new(false),
-            closed: AtomicBool::new(false),
-            threads,
-        })
+        Ok(Self { shared, opened, lock, threads })
     }
 
     /// What was found when the log was opened.
@@ -284,18 +311,6 @@ impl Log {
     #[must_use]
     pub fn shards(&self) -> u16 {
         self.shared.shards
-    }
-
-    fn check_process(&self) -> Result<()> {
-        if self.forked.load(Ordering::Relaxed) {
-            return Err(StoreError::Forked { path: self.shared.path.clone(), pid: self.opened_by });
-        }
-        Ok(())
-    }
-
-    fn check_open(&self) -> Result<()> {
-        self.check_process()?;
-        if self.closed.load(Ordering::Relaxed) { Err(StoreError::Closed) } else { Ok(()) }
     }
 }
 
@@ -347,7 +362,7 @@ fn remove_leftovers(door: &dyn Door, path: &Path) -> Result<()> {
 
 impl Journal for Log {
     fn append(&self, unit: &Unit<'_>) -> Result<Ticket> {
-        self.check_open()?;
+        self.shared.check_open()?;
         let (len, longest_name) = format::measure(unit);
         let cap = self.shared.options.max_unit_bytes as usize;
         if unit.metadata.len() > MAX_METADATA_BYTES {
@@ -365,7 +380,7 @@ impl Journal for Log {
 
     fn kick(&self) {
         // In a forked child a thread of the parent may hold the queue for ever.
-        if self.check_process().is_ok() {
+        if self.shared.check_process().is_ok() {
             self.shared.queue.kick();
         }
     }
@@ -383,16 +398,16 @@ impl Journal for Log {
     }
 
     fn poisoned(&self) -> Option<StoreError> {
-        self.check_process().err().or_else(|| self.shared.settlement.poisoned())
+        self.shared.check_process().err().or_else(|| self.shared.settlement.poisoned())
     }
 
     fn revision(&self, entity: &EntityKey) -> Result<u64> {
-        self.check_open()?;
+        self.shared.check_open()?;
         Ok(self.shared.heads.lock().get(&entity.kind, &entity.id, entity.hash()).map_or(0, |head| head.revision))
     }
 
     fn kinds_of(&self, id: &str) -> Vec<Arc<str>> {
-        if self.check_open().is_err() {
+        if self.shared.check_open().is_err() {
             return Vec::new();
         }
         self.shared.heads.lock().kinds_of(id)
@@ -405,7 +420,7 @@ impl Journal for Log {
         wait: Wait,
         visit: &mut dyn FnMut(StoredEvent<'_>) -> Read,
     ) -> Result<u64> {
-        self.check_open()?;
+        self.shared.check_open()?;
         reader::read_entity(&self.shared, entity, from, wait, visit)
     }
 
@@ -416,7 +431,7 @@ impl Journal for Log {
         wait: Wait,
         visit: &mut dyn FnMut(StoredEvent<'_>),
     ) -> Result<u64> {
-        self.check_open()?;
+        self.shared.check_open()?;
         backwards::read_state(&self.shared, entity, at, wait, visit)
     }
 
@@ -427,17 +442,36 @@ impl Journal for Log {
         wait: Wait,
         visit: &mut dyn FnMut(StoredCommand<'_>) -> Read,
     ) -> Result<()> {
-        self.check_open()?;
+        self.shared.check_open()?;
         backwards::read_commands(&self.shared, entity, since, wait, visit)
     }
 
     fn read_from(&self, from: u64, visit: &mut dyn FnMut(&EntityKey, StoredEvent<'_>) -> Read) -> Result<()> {
-        self.check_open()?;
+        self.shared.check_open()?;
         reader::read_from(&self.shared, from, visit)
     }
 
+    fn follow(self: Arc<Self>, after: u64, filter: Filter, wake: Waker) -> Result<Box<dyn Follower>> {
+        self.shared.check_open()?;
+        Ok(Box::new(LogFollower::new(&self.shared, after, filter, wake)))
+    }
+
+    fn store_id(&self) -> [u8; 16] {
+        self.shared.store
+    }
+
+    fn position_at(&self, time: u64) -> Result<u64> {
+        self.shared.check_open()?;
+        walk::position_at(&self.shared, time)
+    }
+
+    fn read_notes(&self, prefix: &str, visit: &mut dyn FnMut(&str, &[u8]) -> Read) -> Result<()> {
+        self.shared.check_open()?;
+        notes::read_notes(&self.shared, prefix, visit)
+    }
+
     fn stats(&self) -> JournalStats {
-        if self.check_open().is_err() {
+        if self.shared.check_open().is_err() {
             return JournalStats::default();
         }
         let units = self.shared.queue.accepted();
@@ -456,18 +490,20 @@ impl Journal for Log {
     }
 
     fn abandon_after_fork(&self) {
-        self.forked.store(true, Ordering::Relaxed);
+        self.shared.forked.store(true, Ordering::Relaxed);
         self.lock.abandon();
     }
 
     fn close(&self) -> Result<()> {
-        self.check_process()?;
+        self.shared.check_process()?;
         // Held to the end: whoever closes at the same time returns when it is closed.
         let mut threads = self.threads.lock();
         let Some(threads) = threads.take() else { return self.poisoned().map_or(Ok(()), Err) };
-        self.closed.store(true, Ordering::Relaxed);
+        self.shared.closed.store(true, Ordering::SeqCst);
         self.shared.queue.refuse(StoreError::Closed, true);
         let committed = threads.committer.join();
+        self.shared.ahead.close();
+        self.shared.bell.ring_out();
         self.shared.space.ask(Job::Stop);
         let kept = threads.housekeeper.join();
         let poisoned = self.poisoned();

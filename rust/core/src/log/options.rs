@@ -21,6 +21,12 @@ pub struct LogOptions {
     pub checkpoint_bytes: u64,
     /// Milliseconds of idleness after which a mark proves the last batch durable; 0 for never. Default 5.
     pub idle_mark_millis: u64,
+    /// Bytes that a follower reads of a file at once, at least 4 KiB. Default 256 KiB.
+    pub feed_chunk_bytes: u32,
+    /// Bytes of recent batches kept for followers of the live end. Default 8 MiB.
+    pub feed_ring_bytes: u32,
+    /// Recent batches kept for followers of the live end. Default 1,024.
+    pub feed_ring_batches: u32,
 }
 
 impl Default for LogOptions {
@@ -32,6 +38,9 @@ impl Default for LogOptions {
             max_queue_bytes: 64 << 20,
             checkpoint_bytes: 64 << 20,
             idle_mark_millis: 5,
+            feed_chunk_bytes: 256 << 10,
+            feed_ring_bytes: 8 << 20,
+            feed_ring_batches: 1024,
         }
     }
 }
@@ -67,6 +76,9 @@ impl LogOptions {
                 "max_queue_bytes={}: at least max_unit_bytes={}",
                 self.max_queue_bytes, self.max_unit_bytes
             ));
+        }
+        if self.feed_chunk_bytes < 4 << 10 {
+            return refuse(format!("feed_chunk_bytes={}: at least 4096", self.feed_chunk_bytes));
         }
         Ok(())
     }

@@ -33,6 +33,8 @@ struct State {
     next_ticket: Ticket,
     kicked: bool,
     closing: bool,
+    /// Whether the committer waits without a limit and has nothing to commit.
+    asleep: bool,
     refusal: Option<StoreError>,
 }
 
@@ -67,6 +69,7 @@ impl Queue {
             next_ticket: 1,
             kicked: false,
             closing: false,
+            asleep: false,
             refusal: None,
         };
         Self {
@@ -93,6 +96,9 @@ impl Queue {
         state.next_ticket += 1;
         let accepted = self.accepted_bytes.load(Ordering::Relaxed) + len as u64;
         self.accepted_bytes.store(accepted, Ordering::Relaxed);
+        if std::mem::take(&mut state.asleep) {
+            self.kicked.notify_one();
+        }
         Ok(ticket)
     }
 
@@ -132,21 +138,23 @@ impl Queue {
         self.state.lock().next_ticket - 1
     }
 
-    /// Waits for a kick and swaps what is there into `taken`, whose buffers are used again. Waits at most for `idle`.
-    pub fn take(&self, taken: &mut Pending, idle: Option<Duration>) -> Taken {
+    /// Waits for a kick and swaps what is there into `taken`, whose buffers are used again. After `idle` without a kick,
+    /// takes what was accepted all the same; where that is nothing and `unproven`, says that it was idle.
+    pub fn take(&self, taken: &mut Pending, idle: Option<Duration>, unproven: bool) -> Taken {
         taken.clear();
         let mut state = self.state.lock();
-        while !state.kicked {
-            if state.closing {
-                break;
-            }
-            match idle {
-                None => self.kicked.wait(&mut state),
-                Some(idle) => {
-                    if self.kicked.wait_for(&mut state, idle).timed_out() && !state.kicked && !state.closing {
-                        return Taken::Idle;
-                    }
+        while !state.kicked && !state.closing {
+            let Some(idle) = idle.filter(|_| unproven || !state.pending.ends.is_empty()) else {
+                state.asleep = idle.is_some();
+                self.kicked.wait(&mut state);
+                state.asleep = false;
+                continue;
+            };
+            if self.kicked.wait_for(&mut state, idle).timed_out() && !state.kicked && !state.closing {
+                if state.pending.ends.is_empty() {
+                    return Taken::Idle;
                 }
+                break;
             }
         }
         state.kicked = false;

@@ -7,8 +7,8 @@ use super::Shared;
 use super::format::{
     Address, Malformed, RECORD_EVENT, RECORD_STATE, UNIT_HEADER, UnitView, claimed_unit_len, padded, units_of,
 };
-use super::scan::{ScanPoint, Scanner};
 use super::segment;
+use super::walk::Walk;
 use super::window::{Direction, Windows};
 use crate::error::{Result, StoreError};
 use crate::journal::{EntityKey, MAX_NAME_BYTES, Read, StoredEvent, Wait};
@@ -201,47 +201,27 @@ pub(super) fn read_from(
     from: u64,
     visit: &mut dyn FnMut(&EntityKey, StoredEvent<'_>) -> Read,
 ) -> Result<()> {
-    let reach = shared.reach.lock().clone();
-    if from > reach.position {
-        return Ok(());
-    }
-    let mut id = shared.chain.read().holding(from).map_or(reach.segment, |s| s.header.id);
-    while id <= reach.segment {
-        let (file, found) = {
-            let chain = shared.chain.read();
-            (chain.file(&*shared.door, &shared.path, id, Wait::AsLongAsItTakes)?, chain.get(id).copied())
-        };
-        let Some(found) = found else { break };
-        let path = segment::segment_path(&shared.path, id);
-        let corrupt = |offset: u64, malformed: Malformed| StoreError::Corrupt {
-            path: path.clone(),
-            offset,
+    let last = shared.reach.lock().position;
+    let mut walk = Walk::after(from.saturating_sub(1), None);
+    while walk.position() < last
+        && let Some(batch) = walk.next_batch(shared)?
+    {
+        let corrupt = |malformed: Malformed| StoreError::Corrupt {
+            path: segment::segment_path(&shared.path, batch.header.segment),
+            offset: batch.offset,
             detail: malformed.0.to_owned(),
         };
-        let end = if id == reach.segment { reach.point.offset } else { found.seal.map_or(0, |seal| seal.end) };
-        let mut scanner = Scanner::new(file, &path, &found.header, ScanPoint::start_of(&found.header), end);
-        while let Some(batch) = scanner.next_batch()? {
-            if batch.header.first_position + u64::from(batch.header.positions) <= from {
+        for unit in units_of(batch.body) {
+            let (_, unit) = unit.map_err(corrupt)?;
+            if unit.position() + u64::from(unit.positions()) <= from {
                 continue;
             }
-            for unit in units_of(batch.body) {
-                let (_, unit) = unit.map_err(|malformed| corrupt(batch.offset, malformed))?;
-                if unit.position() + u64::from(unit.positions()) <= from {
-                    continue;
-                }
-                let key = EntityKey::new(Arc::from(unit.kind), Arc::from(unit.id));
-                let first = unit.first_revision() + from.saturating_sub(unit.position());
-                match visit_unit(&unit, first, &mut |event| visit(&key, event)) {
-                    Ok(Read::More) => {}
-                    Ok(Read::Enough) => return Ok(()),
-                    Err(malformed) => return Err(corrupt(batch.offset, malformed)),
-                }
+            let key = EntityKey::new(Arc::from(unit.kind), Arc::from(unit.id));
+            let first = unit.first_revision() + from.saturating_sub(unit.position());
+            if visit_unit(&unit, first, &mut |event| visit(&key, event)).map_err(corrupt)? == Read::Enough {
+                return Ok(());
             }
         }
-        if scanner.point().offset != end {
-            return Err(corrupt(scanner.point().offset, scanner.stopped));
-        }
-        id += 1;
     }
     Ok(())
 }

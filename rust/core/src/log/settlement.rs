@@ -66,7 +66,8 @@ impl Settlement {
     /// Settles every ticket up to this one; those not refused are durable.
     pub fn settle(&self, upto: Ticket) {
         self.durable.store(upto, Ordering::Release);
-        self.settled.store(upto, Ordering::Release);
+        // Somebody else may have poisoned the log meanwhile.
+        self.settled.fetch_max(upto, Ordering::Release);
         self.wake();
     }
 

@@ -2,7 +2,7 @@
 //! show them, without reading twice what is small enough to keep.
 
 use super::Shared;
-use super::chain::Chain;
+use super::chain::{self, Chain};
 use super::format::{Address, DATA_START, Malformed};
 use super::segment;
 use crate::error::{Result, StoreError};
@@ -151,9 +151,9 @@ impl<'a> Windows<'a> {
         let source = match self.source.take() {
             Some(source) if source.segment == segment => source,
             _ => {
-                let chain = self.chain()?;
-                let file = chain.file(&*self.shared.door, &self.shared.path, segment, self.wait)?;
-                let end = match chain.get(segment).and_then(|s| s.seal) {
+                let shared = self.shared;
+                let file = chain::file(&shared.chain, &*shared.door, &shared.path, segment, self.wait)?;
+                let end = match self.chain()?.get(segment).and_then(|s| s.seal) {
                     Some(seal) => seal.end,
                     None => self.shared.reach.lock().point.offset,
                 };

@@ -185,6 +185,12 @@ impl Blocks {
         self.marks.get(after.wrapping_sub(1)).copied().unwrap_or_default()
     }
 
+    /// The position before the first unit of that time or a later one; none where there is no such unit.
+    pub(super) fn position_at(&self, time: u64) -> Option<u64> {
+        let at = self.marks.partition_point(|mark| mark.time < time);
+        self.marks.get(at).map(|mark| mark.position.saturating_sub(1))
+    }
+
     fn block(&self, number: usize) -> Option<&Vec<u8>> {
         if number == self.full.len() { Some(&self.open) } else { self.full.get(number) }
     }

@@ -16,6 +16,8 @@ pub(crate) fn survives(door: SimDoor, options: LogOptions, history: History) -> 
     s.append_form(1, Form { has_command: true, metadata: 5, ..Form::state(24) });
     s.append_form(9, Form::command(Some(24)));
     s.append(9, &[24]);
+    s.note(0, 24);
+    s.note(9, 24);
     s.settle();
     s.expect_last(Fate::Stored);
     s.look();

@@ -1,5 +1,6 @@
 //! The reference: which units were tried, what is known of each, and whether a store agrees.
 
+use super::notes::Notes;
 use ego_core::StoreError;
 use ego_core::journal::{EntityKey, Journal, Read, StoredCommand, StoredEvent, Wait};
 use std::collections::{BTreeMap, BTreeSet};
@@ -166,6 +167,7 @@ pub(crate) fn version(attempt: usize) -> u32 {
 #[derive(Debug, Clone, Default)]
 pub(crate) struct History {
     pub(crate) attempts: Vec<Attempt>,
+    pub(crate) notes: Notes,
     run: u32,
 }
 

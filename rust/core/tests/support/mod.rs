@@ -3,6 +3,7 @@
 
 pub(crate) mod aftermath;
 pub(crate) mod history;
+pub(crate) mod notes;
 pub(crate) mod pool;
 pub(crate) mod scenarios;
 pub(crate) mod session;

@@ -1,5 +1,7 @@
 //! The scripts. Each is one story that a store lives through; a sweep breaks it at every call.
 
+mod notes;
+
 use super::history::{Fate, Form, History, LONG_NAMES};
 use super::pool::{Report, Sweep, Work};
 use super::session::{STORE, Session, Step};
@@ -206,6 +208,7 @@ fn all() -> Vec<Scenario> {
     all.extend(segments());
     all.extend(refusals());
     all.extend(failures());
+    all.extend(notes::all());
     all
 }
 

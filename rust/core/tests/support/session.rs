@@ -3,6 +3,7 @@
 //! It goes on where a real one would: what a failed call means is checked here against the errors that are allowed.
 
 use super::history::{self, Attempt, Fate, Form, History, Sort, Trouble, Unseen};
+use super::notes;
 use ego_core::StoreError;
 use ego_core::io::sim::{Call, Fault, Selector, SimDoor, Times};
 use ego_core::journal::{Command, Content, Journal, Outcome, Record, Ticket, Unit};
@@ -41,6 +42,7 @@ pub(crate) struct Session {
     bell: Arc<Bell>,
     next: BTreeMap<usize, u64>,
     pending: Vec<(Ticket, usize)>,
+    pending_notes: Vec<(Ticket, usize)>,
     /// Nothing is armed: whatever fails is wrong.
     strict: bool,
     armed: bool,
@@ -60,6 +62,7 @@ impl Session {
             bell,
             next,
             pending,
+            pending_notes: Vec::new(),
             strict,
             armed: !strict,
             refusals: false,
@@ -127,6 +130,7 @@ impl Session {
                 self.history.restart();
                 self.next.clear();
                 self.pending.clear();
+                self.pending_notes.clear();
                 self.look_after(true);
                 Ok(())
             }
@@ -156,8 +160,12 @@ impl Session {
 
     fn look_after(&mut self, restarted: bool) {
         let Some(log) = self.log.clone() else { return };
-        match self.history.compare(&*log) {
-            Ok(seen) => self.history.learn(&seen, restarted),
+        let notes = self.history.notes.compare(&*log);
+        match notes.and_then(|notes| Ok((self.history.compare(&*log)?, notes))) {
+            Ok((seen, notes)) => {
+                self.history.learn(&seen, restarted);
+                self.history.notes.learn(&notes, restarted);
+            }
             Err(Unseen::Broken(trouble)) => self.blame(trouble),
             Err(Unseen::Failed(StoreError::Io { .. })) if !self.strict => {}
             Err(Unseen::Failed(error)) => self.blame(Trouble::wrong(format!("reading failed: {error}"))),
@@ -165,17 +173,31 @@ impl Session {
     }
 
     /// What the store shows now, for comparing two openings.
-    pub(crate) fn content(&mut self) -> Vec<history::Seen> {
-        let Some(log) = self.log.clone() else { return Vec::new() };
-        match self.history.compare(&*log) {
-            Ok(seen) => seen,
+    pub(crate) fn content(&mut self) -> (Vec<history::Seen>, notes::Shown) {
+        let Some(log) = self.log.clone() else { return Default::default() };
+        let notes = self.history.notes.compare(&*log);
+        match notes.and_then(|notes| Ok((self.history.compare(&*log)?, notes))) {
+            Ok(content) => content,
             Err(Unseen::Broken(trouble)) => {
                 self.blame(trouble);
-                Vec::new()
+                Default::default()
             }
             Err(Unseen::Failed(error)) => {
                 self.blame(Trouble::wrong(format!("reading failed: {error}")));
-                Vec::new()
+                Default::default()
+            }
+        }
+    }
+
+    /// Writes a value of so many bytes for note `n`, or removes it with none, and neither kicks nor waits.
+    pub(crate) fn note(&mut self, n: usize, size: usize) {
+        let Some(log) = self.log.clone() else { return };
+        let (number, name, value) = self.history.notes.attempt(n, size);
+        match log.write_note(&name, &value) {
+            Ok(ticket) => self.pending_notes.push((ticket, number)),
+            Err(error) => {
+                self.history.notes.set(number, Fate::Gone);
+                self.allow(&error, "appending");
             }
         }
     }
@@ -260,7 +282,17 @@ impl Session {
     pub(crate) fn settle(&mut self) {
         let Some(log) = self.log.clone() else { return };
         log.kick();
-        let last = self.pending.iter().map(|(ticket, _)| *ticket).max().unwrap_or(0);
+        self.await_settled(&log);
+    }
+
+    /// The same, where nobody kicks: an idle committer takes what is there.
+    pub(crate) fn settle_when_idle(&mut self) {
+        let Some(log) = self.log.clone() else { return };
+        self.await_settled(&log);
+    }
+
+    fn await_settled(&mut self, log: &Log) {
+        let last = self.pending.iter().chain(&self.pending_notes).map(|(ticket, _)| *ticket).max().unwrap_or(0);
         let mut rung = self.bell.rung.lock();
         while log.settled() < last {
             if self.bell.changed.wait_for(&mut rung, PATIENCE).timed_out() {
@@ -269,11 +301,30 @@ impl Session {
             }
         }
         drop(rung);
-        self.take_outcomes(&log);
+        self.take_outcomes(log);
     }
 
     fn take_outcomes(&mut self, log: &Log) {
         let settled = log.settled();
+        for (ticket, number) in std::mem::take(&mut self.pending_notes) {
+            if ticket > settled {
+                self.pending_notes.push((ticket, number));
+                continue;
+            }
+            match log.outcome(ticket) {
+                Outcome::Stored => self.history.notes.set(number, Fate::Stored),
+                Outcome::Refused(error) => {
+                    self.history.notes.set(number, Fate::Gone);
+                    if !matches!(error, StoreError::Full { .. }) || (self.strict && !self.refusals) {
+                        self.allow(&error, "settling");
+                    }
+                }
+                Outcome::Unknown(error) => {
+                    self.history.notes.set(number, Fate::Unknown);
+                    self.allow(&error, "committing");
+                }
+            }
+        }
         for (ticket, attempt) in std::mem::take(&mut self.pending) {
             if ticket > settled {
                 self.pending.push((ticket, attempt));
@@ -360,11 +411,12 @@ impl Session {
         let closed = log.close();
         self.take_outcomes(&log);
         match closed {
-            Ok(()) if self.pending.is_empty() => {}
+            Ok(()) if self.pending.is_empty() && self.pending_notes.is_empty() => {}
             Ok(()) => self.blame(Trouble::wrong("closing left a ticket unsettled")),
             Err(error) => self.allow(&error, "closing"),
         }
         self.pending.clear();
+        self.pending_notes.clear();
     }
 
     /// The process dies; the machine goes on.
@@ -374,12 +426,14 @@ impl Session {
         before.crash();
         self.log = None;
         self.pending.clear();
+        self.pending_notes.clear();
     }
 
     /// Lets go of the store without closing it.
     pub(crate) fn abandon(&mut self) {
         self.log = None;
         self.pending.clear();
+        self.pending_notes.clear();
     }
 
     /// Removes every file that is derived from the segments.

@@ -8,6 +8,8 @@ pub const SEGMENT_HEADER: usize = 128;
 const SEGMENT_MAGIC: [u8; 8] = *b"EGOSEG\0\0";
 /// Bytes of a batch header.
 pub const BATCH_HEADER: usize = 80;
+/// Where the length of the body stands in a batch header.
+pub const BATCH_BODY_LEN: usize = 16;
 /// First bytes of a batch.
 pub const BATCH_MAGIC: [u8; 4] = *b"EGOB";
 
@@ -160,7 +162,7 @@ impl BatchHeader {
         let mut out = [0u8; BATCH_HEADER];
         put(&mut out, 0, &BATCH_MAGIC);
         put(&mut out, 8, &self.number.to_le_bytes());
-        put(&mut out, 16, &self.body_len.to_le_bytes());
+        put(&mut out, BATCH_BODY_LEN, &self.body_len.to_le_bytes());
         put(&mut out, 20, &self.flags.to_le_bytes());
         put(&mut out, 24, &self.units.to_le_bytes());
         put(&mut out, 28, &self.positions.to_le_bytes());
@@ -189,7 +191,7 @@ impl BatchHeader {
         }
         Ok(Self {
             number: u64_at(buf, 8),
-            body_len: u32_at(buf, 16),
+            body_len: u32_at(buf, BATCH_BODY_LEN),
             flags: u32_at(buf, 20),
             units: u32_at(buf, 24),
             positions: u32_at(buf, 28),
