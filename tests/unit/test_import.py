@@ -61,8 +61,9 @@ def test_the_names_of_the_first_release() -> None:
     errors = {name for name in ego.__all__ if name.endswith("Error")}
     assert set(ego.__all__) - errors == {
         "MUST_EXIST", "MUST_NOT_EXIST", "Command", "Context", "DurableStateBehavior", "Engine", "EntityRef", "Event",
-        "EventSourcedBehavior", "Expected", "Kind", "LogStore", "MemoryStore", "Rejection", "State", "StopReport",
-        "__version__", "context", "stored", "upcast",
+        "EventSourcedBehavior", "Expected", "Fail", "Kind", "LogStore", "MemoryStore", "ReadModelDifference",
+        "ReadModelTransaction", "Rejection", "RetryAndFail", "RetryAndSkip", "SQLiteReadModel", "Skip", "State",
+        "StopReport", "__version__", "context", "stored", "upcast",
     }  # fmt: skip
 
 
