@@ -24,6 +24,7 @@ from ego._errors import (
     MailboxFullError,
     MessageTooLargeError,
     OutcomeUnknownError,
+    ProjectionError,
     ReplayError,
     RevisionConflictError,
     StorageError,
@@ -41,6 +42,15 @@ from ego._errors import (
 from ego._expected import MUST_EXIST, MUST_NOT_EXIST, Expected
 from ego._kinds import Kind
 from ego._messages import Command, Event, State, stored
+from ego._projections import (
+    Fail,
+    ReadModelDifference,
+    ReadModelTransaction,
+    RetryAndFail,
+    RetryAndSkip,
+    Skip,
+    SQLiteReadModel,
+)
 from ego._rejections import Rejection
 from ego._seam import Context, Cursor, EntityRef, EventEnvelope, StateEnvelope, __version__, context
 from ego._stores import LogStore, MemoryStore
@@ -84,6 +94,7 @@ __all__ = [
     "EventEnvelope",
     "EventSourcedBehavior",
     "Expected",
+    "Fail",
     "ForkedStoreError",
     "HandlerResultError",
     "InvalidEntityIdError",
@@ -96,9 +107,16 @@ __all__ = [
     "MemoryStore",
     "MessageTooLargeError",
     "OutcomeUnknownError",
+    "ProjectionError",
+    "ReadModelDifference",
+    "ReadModelTransaction",
     "Rejection",
     "ReplayError",
+    "RetryAndFail",
+    "RetryAndSkip",
     "RevisionConflictError",
+    "SQLiteReadModel",
+    "Skip",
     "State",
     "StateEnvelope",
     "StopReport",

@@ -26,6 +26,7 @@
     │   ├── UnknownEventError      LookupError    no type is declared for what is stored: name, version, revision
     │   ├── UnknownRejectionError  LookupError    no class is defined for a stored rejection: name, version
     │   └── UpcastError                           a stored payload cannot be brought up to date: name, version, revision
+    ├── ProjectionError            RuntimeError   a projection cannot do it: projection
     └── StorageError               OSError        path
         ├── CorruptLogError                       stored bytes changed: offset, detail
         ├── StoreFormatError       ValueError     the path holds no store that this version reads
@@ -63,6 +64,7 @@ __all__ = [
     "MailboxFullError",
     "MessageTooLargeError",
     "OutcomeUnknownError",
+    "ProjectionError",
     "ReplayError",
     "RevisionConflictError",
     "StorageError",
@@ -242,6 +244,12 @@ class UpcastError(CodecError):
     version: int = 0
     """The version from which it was to be brought to the next."""
     revision: int = 0
+
+
+class ProjectionError(EgoError, RuntimeError):
+    """A projection cannot do what it was asked, or its offset cannot be used."""
+
+    projection: str | None = None
 
 
 class StorageError(EgoError, OSError):

@@ -61,8 +61,9 @@ def test_the_names_that_there_are() -> None:
     errors = {name for name in ego.__all__ if name.endswith("Error")}
     assert set(ego.__all__) - errors == {
         "MUST_EXIST", "MUST_NOT_EXIST", "Command", "Context", "Cursor", "DurableStateBehavior", "Engine", "EntityRef",
-        "Event", "EventEnvelope", "EventSourcedBehavior", "Expected", "Kind", "LogStore", "MemoryStore", "Rejection",
-        "State", "StateEnvelope", "StopReport", "__version__", "context", "stored", "upcast",
+        "Event", "EventEnvelope", "EventSourcedBehavior", "Expected", "Fail", "Kind", "LogStore", "MemoryStore",
+        "ReadModelDifference", "ReadModelTransaction", "Rejection", "RetryAndFail", "RetryAndSkip", "SQLiteReadModel",
+        "Skip", "State", "StateEnvelope", "StopReport", "__version__", "context", "stored", "upcast",
     }  # fmt: skip
 
 
