@@ -43,7 +43,10 @@ from ego._expected import MUST_EXIST, MUST_NOT_EXIST, Expected
 from ego._kinds import Kind
 from ego._messages import Command, Event, State, stored
 from ego._projections import (
+    DeadLetter,
     Fail,
+    Projection,
+    ProjectionStatus,
     ReadModelDifference,
     ReadModelTransaction,
     RetryAndFail,
@@ -72,6 +75,9 @@ else:
 
 
 __all__ = [
+    "ProjectionStatus",
+    "Projection",
+    "DeadLetter",
     "CodecError",
     "Command",
     "CommandIdReusedError",

@@ -3,8 +3,9 @@
 The work is done in the native half. Here are the life cycle, the kinds, and the way from a name to an entity.
 """
 
+import time
 import warnings
-from collections.abc import Coroutine, Iterable, Mapping
+from collections.abc import Callable, Coroutine, Iterable, Mapping
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, Literal, Self, TypeVar, overload
 
@@ -24,13 +25,15 @@ from ego._errors import (
 from ego._expected import Expected
 from ego._kinds import Kind, check_passivate_after
 from ego._logging import log_opened, logger
+from ego._projections import Fail, Policy, Projection, Projections, SQLiteReadModel
 from ego._registry import Registered, Registry, check_behaviors
-from ego._seam import EntityRef, NativeEngine, NativeStore, context
+from ego._seam import Cursor, EntityRef, NativeEngine, NativeStore, context
 from ego._stores import LogStore, MemoryStore
 from ego._stores.owned import AnyStore, check_store
 
 if TYPE_CHECKING:
     import asyncio
+    from datetime import datetime
 
     from ego.testing import Clock, FaultyStore
 
@@ -52,6 +55,8 @@ class StopReport(msgspec.Struct, frozen=True):
     """Commands whose handler had not returned."""
     waiting: int
     """Commands whose events the disk had not confirmed; they may be stored."""
+    projections: int = 0
+    """Projections whose handler had not returned; they go on from the event that it was at."""
     failure: StorageError | None = None
     """The failed write after which the store took no more; whoever it concerned was told."""
 
@@ -91,6 +96,7 @@ class Engine:
         self._native = NativeEngine(name, mailbox_capacity=capacity, resident_limit=limit, clock=native_clock)
         self._loop: asyncio.AbstractEventLoop | None = None
         self._kinds = Registry(self._native)
+        self._projections = Projections(self._native)
         for behavior in check_behaviors(behaviors):
             self._kinds.add(behavior)
 
@@ -158,8 +164,11 @@ class Engine:
             raise EngineNotStartedError(f"engine {self._name!r} was started on another event loop; stop it there")
         self._phase = "stopping"
         left: dict[str, int] = {}
+        projections = 0
         failure: StorageError | None = None
+        started = time.monotonic()
         try:
+            self._projections.leave()
             self._native.refuse_outside()
             try:
                 if at_home:
@@ -168,6 +177,9 @@ class Engine:
             except TimeoutError:
                 logger().warning("engine %s: not everything was finished within %s s", self._name, deadline)
             finally:
+                if at_home:
+                    rest = None if deadline is None else max(0.0, started + deadline - time.monotonic())
+                    projections = await self._projections.end(rest)
                 left = self._native.finish()
         finally:
             try:
@@ -175,7 +187,8 @@ class Engine:
                 failure = next((each for each in closed if each is not None), None)
             finally:
                 self._phase, self._loop = "stopped", None
-        return StopReport(finished=not any(left.values()) and failure is None, failure=failure, **left)
+        finished = not any(left.values()) and not projections and failure is None
+        return StopReport(finished=finished, projections=projections, failure=failure, **left)
 
     async def _close(self, store: AnyStore) -> StorageError | None:
         try:
@@ -305,10 +318,65 @@ class Engine:
             metadata=metadata,
         )
 
+    async def add_projection(
+        self,
+        name: str,
+        handler: Callable[..., object] | object,
+        *,
+        events: Iterable[type] | None = None,
+        start: "Literal['beginning', 'end'] | int | Cursor | datetime" = "beginning",
+        policy: Policy = Fail(),  # noqa: B008 - a frozen value
+        batch_size: int = 500,
+        into: SQLiteReadModel | None = None,
+    ) -> None:
+        """Has `handler` called with every stored event, in order of position, from now on and from where it stood last.
+
+        `handler` is a function or coroutine function that takes an `EventEnvelope`, or an object with a method `handle`
+        that does, or with `handle_batch`, which takes a list of them. `events` are the types it wants; without them
+        what its parameter is annotated with, or all. `start` counts where the projection has no offset yet: a position
+        or a cursor after which it starts, or the time from which on. `policy` says what happens when the handler
+        raises. At most `batch_size` events go into one call of `handle_batch`, and into one transaction.
+
+        The offset is kept in the store under `name`: each event is handled at least once. With `into` the handler takes
+        a transaction as well, and the offset moves in the same one: exactly once.
+
+        Raises `ProjectionError` where there is one of that name, or where its offset is not one of this store.
+        """
+        self._check_started()
+        self._check_at_home("add_projection")
+        await self._projections.add(
+            name, handler, events=events, start=start, policy=policy, batch_size=batch_size, into=into
+        )
+
+    async def remove_projection(self, name: str) -> None:
+        """Ends a projection after the event that it is at. Its offset stays: added again, it goes on from there.
+
+        Raises `ProjectionError` where there is none of that name.
+        """
+        self._check_started()
+        self._check_at_home("remove_projection")
+        await self._projections.remove(name)
+
+    async def is_projection_running(self, name: str) -> bool:
+        """Whether there is a projection of that name that handles events."""
+        self._check_started()
+        return self._projections.is_running(name)
+
+    def projection(self, name: str) -> Projection:
+        """The projection of that name, to look after it. Raises `ProjectionError` where there is none."""
+        self._check_started()
+        return self._projections.get(name)
+
+    def _check_at_home(self, what: str) -> None:
+        import asyncio
+
+        if asyncio.get_running_loop() is not self._loop:
+            raise EgoError(f"{what} is for the event loop on which engine {self._name!r} was started")
+
     def stats(self) -> dict[str, int]:
         """Counters of this engine and its store since it was started, in one consistent snapshot."""
         self._check_started()
-        return self._native.stats()
+        return self._native.stats() | self._projections.stats()
 
     def _known(self, entity_id: str, kind: type[AnyBehavior] | str | None) -> EntityRef[Any, Any]:
         check_entity_id(entity_id)

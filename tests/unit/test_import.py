@@ -60,10 +60,11 @@ def test_the_public_names() -> None:
 def test_the_names_that_there_are() -> None:
     errors = {name for name in ego.__all__ if name.endswith("Error")}
     assert set(ego.__all__) - errors == {
-        "MUST_EXIST", "MUST_NOT_EXIST", "Command", "Context", "Cursor", "DurableStateBehavior", "Engine", "EntityRef",
-        "Event", "EventEnvelope", "EventSourcedBehavior", "Expected", "Fail", "Kind", "LogStore", "MemoryStore",
-        "ReadModelDifference", "ReadModelTransaction", "Rejection", "RetryAndFail", "RetryAndSkip", "SQLiteReadModel",
-        "Skip", "State", "StateEnvelope", "StopReport", "__version__", "context", "stored", "upcast",
+        "MUST_EXIST", "MUST_NOT_EXIST", "Command", "Context", "Cursor", "DeadLetter", "DurableStateBehavior",
+        "Engine", "EntityRef", "Event", "EventEnvelope", "EventSourcedBehavior", "Expected", "Fail", "Kind",
+        "LogStore", "MemoryStore", "Projection", "ProjectionStatus", "ReadModelDifference", "ReadModelTransaction",
+        "Rejection", "RetryAndFail", "RetryAndSkip", "SQLiteReadModel", "Skip", "State", "StateEnvelope",
+        "StopReport", "context", "stored", "upcast", "__version__",
     }  # fmt: skip
 
 
