@@ -75,9 +75,6 @@ else:
 
 
 __all__ = [
-    "ProjectionStatus",
-    "Projection",
-    "DeadLetter",
     "CodecError",
     "Command",
     "CommandIdReusedError",
@@ -87,6 +84,7 @@ __all__ = [
     "Context",
     "CorruptLogError",
     "Cursor",
+    "DeadLetter",
     "DeadlockError",
     "DurableStateBehavior",
     "DurableStateStoreRequiredError",
@@ -113,7 +111,9 @@ __all__ = [
     "MemoryStore",
     "MessageTooLargeError",
     "OutcomeUnknownError",
+    "Projection",
     "ProjectionError",
+    "ProjectionStatus",
     "ReadModelDifference",
     "ReadModelTransaction",
     "Rejection",

@@ -13,9 +13,9 @@ import os
 import threading
 import time
 import warnings
-from collections.abc import Coroutine, Iterable, Mapping
+from collections.abc import Callable, Coroutine, Iterable, Mapping
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Final, Generic, Self, TypeVar, final, overload
+from typing import TYPE_CHECKING, Any, Final, Generic, Literal, Self, TypeVar, final, overload
 
 from ego._behaviors import AnyBehavior, Behavior, DurableStateBehavior, EventSourcedBehavior
 from ego._config import check_seconds
@@ -24,14 +24,18 @@ from ego._engine import StopReport
 from ego._errors import EgoError, EngineNotStartedError, ForkedStoreError
 from ego._expected import Expected
 from ego._kinds import Kind
+from ego._projections import DeadLetter, Fail, Policy, ProjectionStatus, SQLiteReadModel
+from ego._projections import Projection as AsyncProjection
+from ego._seam import Cursor, EventEnvelope, call, call_state, check_may_block
 from ego._seam import EntityRef as NativeRef
-from ego._seam import call, call_state, check_may_block
 from ego._stores import LogStore, MemoryStore
 
 if TYPE_CHECKING:
+    from datetime import datetime
+
     from ego.testing import Clock, FaultyStore
 
-__all__ = ["Engine", "EntityRef"]
+__all__ = ["Engine", "EntityRef", "Projection"]
 
 C = TypeVar("C")
 S = TypeVar("S")
@@ -248,6 +252,36 @@ class Engine:
         """Whether the entity is in memory. Asking does not bring it there."""
         return self._here().is_resident(kind, entity_id)
 
+    def add_projection(
+        self,
+        name: str,
+        handler: Callable[..., object] | object,
+        *,
+        events: Iterable[type] | None = None,
+        start: "Literal['beginning', 'end'] | int | Cursor | datetime" = "beginning",
+        policy: Policy = Fail(),  # noqa: B008 - a frozen value
+        batch_size: int = 500,
+        into: SQLiteReadModel | None = None,
+    ) -> None:
+        """Has `handler` called with every stored event, as `ego.Engine.add_projection` does; on the engine's thread."""
+        self._run(
+            self._here().add_projection(
+                name, handler, events=events, start=start, policy=policy, batch_size=batch_size, into=into
+            )
+        )
+
+    def remove_projection(self, name: str) -> None:
+        """Ends a projection after the event that it is at. Its offset stays: added again, it goes on from there."""
+        self._run(self._here().remove_projection(name))
+
+    def is_projection_running(self, name: str) -> bool:
+        """Whether there is a projection of that name that handles events."""
+        return self._run(self._here().is_projection_running(name))
+
+    def projection(self, name: str) -> "Projection":
+        """The projection of that name, to look after it. Raises `ProjectionError` where there is none."""
+        return Projection(self._run, self._here().projection(name))
+
     def stats(self) -> dict[str, int]:
         """Counters of this engine and its store since it was started, in one consistent snapshot."""
         return self._here().stats()
@@ -272,6 +306,50 @@ class Engine:
             coroutine.close()
             raise
         return home.run(coroutine)
+
+
+class Projection:
+    """`ego.Projection` for threads."""
+
+    def __init__(self, run: Callable[[Coroutine[Any, Any, Any]], Any], inner: AsyncProjection) -> None:
+        self._run = run
+        self._inner = inner
+
+    @property
+    def name(self) -> str:
+        """Under which name its offset is kept."""
+        return self._inner.name
+
+    def __repr__(self) -> str:
+        return repr(self._inner).replace("ego.", "ego.sync.", 1)
+
+    def status(self) -> ProjectionStatus:
+        """How it is now."""
+        status: ProjectionStatus = self._run(_made(self._inner.status))
+        return status
+
+    def dead_letters(self) -> list[DeadLetter]:
+        """The events that it has passed over, in order of position."""
+        letters: list[DeadLetter] = self._run(_made(self._inner.dead_letters))
+        return letters
+
+    def envelope(self, letter: DeadLetter) -> EventEnvelope[Any]:
+        """The event of a dead letter, read from the store."""
+        envelope: EventEnvelope[Any] = self._run(self._inner.envelope(letter))
+        return envelope
+
+    def retry(self, *letters: DeadLetter) -> int:
+        """Calls the handler with these dead letters again, or with all; how many it has taken: those are gone."""
+        taken: int = self._run(self._inner.retry(*letters))
+        return taken
+
+    def discard(self, *letters: DeadLetter) -> None:
+        """Forgets these dead letters. The events stay in the store."""
+        self._run(self._inner.discard(*letters))
+
+
+async def _made(make: Callable[[], T]) -> T:
+    return make()
 
 
 class _Inner(AsyncEngine):

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from egotest.bank import Account, Balance, Deposit, Do, InsufficientFundsError, Look, Withdraw
+from egotest.bank import Account, Balance, Deposit, Deposited, Do, InsufficientFundsError, Look, Withdraw
 
 import ego
 import ego.sync
@@ -508,3 +508,30 @@ os._exit(0)
         str(tmp_path / "unused"),
     )
     assert (done.returncode, done.stdout) == (0, "0\n" * 5)
+
+
+def test_a_projection_is_looked_after_from_a_thread(tmp_path: Path) -> None:
+    seen, past_it, refused = list[int](), threading.Event(), list[int]()
+
+    def handle(envelope: ego.EventEnvelope[Deposited]) -> None:
+        amount = envelope.event.amount
+        if amount == 13 and not refused:
+            refused.append(amount)
+            raise ValueError("thirteen")
+        seen.append(amount)
+        if amount == 2:
+            past_it.set()
+
+    with ego.sync.Engine("bank", ego.LogStore(tmp_path / "bank"), behaviors=[Account]) as engine:
+        engine.add_projection("seen", handle, policy=ego.Skip())
+        for amount in (1, 13, 2):
+            engine.get(Account, "a").send(Deposit(amount))
+        assert past_it.wait(5)
+        projection = engine.projection("seen")
+        [letter] = projection.dead_letters()
+        assert projection.envelope(letter).event == Deposited(13)
+        assert projection.retry() == 1
+        assert (sorted(seen), projection.dead_letters(), projection.status().state) == ([1, 2, 13], [], "running")
+        assert engine.is_projection_running("seen")
+        engine.remove_projection("seen")
+        assert not engine.is_projection_running("seen")

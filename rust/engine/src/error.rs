@@ -135,6 +135,10 @@ fn fill(error: &StoreError, facts: &Facts<'_>) -> PyResult<&'static str> {
             facts.set_item("cap", cap)?;
             "MessageTooLargeError"
         }
+        E::NoteTooLarge { size, .. } => {
+            facts.set_item("size", size)?;
+            "MessageTooLargeError"
+        }
         E::Io { path: p, source, .. } => {
             path(p)?;
             facts.set_item("errno", source.raw_os_error())?;
