@@ -195,24 +195,26 @@ class Runner:
                 self._done = page[-1].position
                 return True
             return await self._one_by_one(page, error if len(page) == 1 else None)
-        call = self._call_with_one
-        for number, envelope in enumerate(page):
-            if self._parks() and self.letters.holds_back(envelope):
-                await self.letters.add(envelope, None, 0)
-                self._done = envelope.position
-                continue
+        if self._handler.takes_many or self._parks():
+            return await self._one_by_one(page, None)
+        call, clock, before = self._handler.call, time.monotonic, None
+        for envelope in page:
             try:
                 result = call(envelope)
                 if result is not None and inspect.isawaitable(result):
+                    self._done = self._done if before is None else before.position
                     await result
             except BaseException as error:
+                self._done = self._done if before is None else before.position
                 self._check_is_the_handlers(error)
-                return await self._one_by_one(page[number:], error)
-            self._done = envelope.position
-            if time.monotonic() >= self._slice_end:
+                return await self._one_by_one(page[page.index(envelope) :], error)
+            before = envelope
+            if clock() >= self._slice_end:
+                self._done = envelope.position
                 await self._share()
                 if self._leaving.is_set():
                     return False
+        self._done = page[-1].position
         return True
 
     async def _one_by_one(self, page: Sequence[Envelope], error: BaseException | None) -> bool:
@@ -255,9 +257,6 @@ class Runner:
             return True
         self._fail(error, envelope)
         return False
-
-    def _call_with_one(self, envelope: Envelope) -> object:
-        return self._handler.call([envelope] if self._handler.takes_many else envelope)
 
     async def _attempt_alone(self, envelope: Envelope) -> BaseException | None:
         given = [envelope] if self._handler.takes_many else envelope
