@@ -15,7 +15,7 @@ import time
 import warnings
 from collections.abc import Callable, Coroutine, Iterable, Mapping
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Final, Generic, Literal, Self, TypeVar, final, overload
+from typing import TYPE_CHECKING, Any, Final, Generic, Literal, Self, TypeVar, cast, final, overload
 
 from ego._behaviors import AnyBehavior, Behavior, DurableStateBehavior, EventSourcedBehavior
 from ego._config import check_seconds
@@ -86,6 +86,11 @@ class EntityRef(Generic[C_contra, S_co]):
     def state(self, *, timeout: float | None = 5.0) -> tuple[S_co, int]:
         """Waits for `(state, revision)` without a command."""
         return call_state(self._native, timeout)
+
+    @property
+    def native(self) -> NativeRef[C_contra, S_co]:
+        """The same entity for coroutines."""
+        return self._native
 
     @property
     def _entity(self) -> object:
@@ -327,6 +332,11 @@ class Projection:
         """How it is now."""
         status: ProjectionStatus = self._run(_made(self._inner.status))
         return status
+
+    def wait_for(self, ref: EntityRef[Any, Any], revision: int, *, timeout: float | None = 5.0) -> None:
+        """Waits until it has handled an entity's events up to a revision, as `ego.Projection.wait_for` does."""
+        native = ref.native if isinstance(cast("object", ref), EntityRef) else ref
+        self._run(self._inner.wait_for(cast("NativeRef[Any, Any]", native), revision, timeout=timeout))
 
     def dead_letters(self) -> list[DeadLetter]:
         """The events that it has passed over, in order of position."""

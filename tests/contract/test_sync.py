@@ -511,7 +511,7 @@ os._exit(0)
 
 
 def test_a_projection_is_looked_after_from_a_thread(tmp_path: Path) -> None:
-    seen, past_it, refused = list[int](), threading.Event(), list[int]()
+    seen, refused = list[int](), list[int]()
 
     def handle(envelope: ego.EventEnvelope[Deposited]) -> None:
         amount = envelope.event.amount
@@ -519,15 +519,13 @@ def test_a_projection_is_looked_after_from_a_thread(tmp_path: Path) -> None:
             refused.append(amount)
             raise ValueError("thirteen")
         seen.append(amount)
-        if amount == 2:
-            past_it.set()
 
     with ego.sync.Engine("bank", ego.LogStore(tmp_path / "bank"), behaviors=[Account]) as engine:
         engine.add_projection("seen", handle, policy=ego.Skip())
         for amount in (1, 13, 2):
-            engine.get(Account, "a").send(Deposit(amount))
-        assert past_it.wait(5)
+            _, revision = engine.get(Account, "a").send(Deposit(amount))
         projection = engine.projection("seen")
+        projection.wait_for(engine.get(Account, "a"), revision)
         [letter] = projection.dead_letters()
         assert projection.envelope(letter).event == Deposited(13)
         assert projection.retry() == 1

@@ -5,14 +5,14 @@ from typing import TYPE_CHECKING, Any, Literal, cast
 
 import msgspec
 
-from ego._config import check_int, check_name
+from ego._config import check_int, check_name, check_seconds
 from ego._errors import ConfigError, ProjectionError
 from ego._projections import _offset
 from ego._projections._dead_letters import DeadLetter
 from ego._projections._handler import Handler, names_of
 from ego._projections._policies import check_policy
 from ego._projections._read_model import SQLiteReadModel
-from ego._seam import EventEnvelope, NativeEngine
+from ego._seam import EntityRef, EventEnvelope, NativeEngine
 
 if TYPE_CHECKING:
     from ego._projections._runner import Runner
@@ -60,6 +60,26 @@ class Projection:
         return ProjectionStatus(
             runner.name, runner.phase, runner.position, behind, seconds, len(runner.letters), runner.error
         )
+
+    async def wait_for(self, ref: EntityRef[Any, Any], revision: int, *, timeout: float | None = 5.0) -> None:
+        """Waits until it has handled an entity's events up to a revision, such as the one of an answer.
+
+        Raises `TimeoutError` when that takes longer, `ProjectionError` where the entity is not at that revision yet or
+        the projection has stopped before.
+        """
+        import asyncio
+
+        wanted = check_int("revision", revision, 0, 2**63 - 1)
+        if not isinstance(cast("object", ref), EntityRef):
+            raise ConfigError(f"ref must be an entity of the engine, not {ref!r}", option="ref")
+        async with asyncio.timeout(check_seconds("timeout", timeout)):
+            _, reached = await ref.state(timeout=None)
+            if reached < wanted:
+                raise ProjectionError(
+                    f"{ref.kind}/{ref.id} is at revision {reached}, and not at {wanted} yet", projection=self.name
+                )
+            # The event is durable, so its position is none behind this one.
+            await self._runner.reach(self._runner.last_position())
 
     def dead_letters(self) -> list[DeadLetter]:
         """The events that it has passed over, in order of position."""

@@ -67,6 +67,7 @@ class Runner:
         self._leaving = asyncio.Event()
         self._slice_end = 0.0
         self._retries: list[tuple[list[DeadLetter], asyncio.Future[int]]] = []
+        self._waiting: list[asyncio.Future[None]] = []
 
     async def begin(self, start: _offset.Start) -> None:
         """Finds out where to start, and starts."""
@@ -102,12 +103,34 @@ class Runner:
         feed = self._feed
         return max(self._done, feed.position) if feed is not None and self._page_time is None else self._done
 
+    def last_position(self) -> int:
+        """Where the store ends."""
+        return self._native.last_position()
+
     def lag(self) -> tuple[int, float]:
         """How many positions and seconds it is behind."""
-        behind = max(0, self._native.last_position() - self.position)
+        behind = max(0, self.last_position() - self.position)
         oldest = self._page_time
         seconds = 0.0 if oldest is None or not behind else (datetime.now(UTC) - oldest).total_seconds()
         return behind, max(0.0, seconds)
+
+    async def reach(self, position: int) -> None:
+        """Waits until everything up to a position was handled or passed over."""
+        while self.position < position:
+            if self._task is None or self._task.done() or self.phase in ("failed", "stopped"):
+                raise ProjectionError(
+                    f"projection {self.name!r} is {self.phase} at {self.position}, before {position}",
+                    projection=self.name,
+                )
+            moved: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+            self._waiting.append(moved)
+            await moved
+
+    def _tell_that_it_moved(self) -> None:
+        waiting, self._waiting = self._waiting, []
+        for each in waiting:
+            if not each.done():
+                each.set_result(None)
 
     async def retry(self, letters: list[DeadLetter]) -> int:
         """Calls the handler with dead letters again, between two pages; how many it has taken."""
@@ -150,6 +173,7 @@ class Runner:
         finally:
             if self.phase != "failed":
                 self.phase = "stopped"
+            self._tell_that_it_moved()
             for _, answer in self._retries:
                 if not answer.done():
                     answer.set_exception(self._stopped())
@@ -168,6 +192,8 @@ class Runner:
             while not (self._leaving.is_set() or self._retries):
                 page = cast("list[Envelope]", feed.take(self._page))
                 if not page:
+                    if self._waiting:
+                        self._tell_that_it_moved()
                     if not await feed.ready():
                         return
                     self._slice_end = time.monotonic() + SLICE
@@ -179,6 +205,8 @@ class Runner:
                     return
                 self._page_time = None
                 await self._save()
+                if self._waiting:
+                    self._tell_that_it_moved()
                 await self._share()
         finally:
             self._page_time = None
