@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import time
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
-from egotest.bank import Account, Balance, Deposit, Deposited, Do, InsufficientFundsError, Look, Noted, Withdraw
+from egotest.bank import Account, Balance, Deposit, Deposited, Do, InsufficientFundsError, Look, Noted, Split, Withdraw
 from egotest.running import Run
 
 import ego
@@ -91,6 +92,73 @@ def test_defect_10_a_handler_that_blows_up_is_answered_at_once(store: Store, run
                 await account.send(Do(blow), timeout=30)
             assert time.perf_counter() - start < 5
             assert await account.send(Deposit(2)) == (Balance(2), 1)
+
+    run(main())
+
+
+@pytest.mark.parametrize("batch_size", [1, 7, 33, 500])
+def test_defect_4_two_event_commands_and_odd_pages_skip_nothing(store: Store, run: Run, batch_size: int) -> None:
+    """Events that are written while a page is read, and pages that end between the two events of a command."""
+    seen = list[tuple[str, int]]()
+
+    class Pages:
+        def handle_batch(self, envelopes: list[ego.EventEnvelope[Any]]) -> None:
+            assert 1 <= len(envelopes) <= batch_size
+            seen.extend((envelope.entity_id, envelope.revision) for envelope in envelopes)
+
+    async def main() -> None:
+        async with engine(store) as bank:
+            await bank.add_projection("seen", Pages(), batch_size=batch_size)
+            accounts = [bank.get(Account, f"a-{number}") for number in range(10)]
+            for _ in range(30):
+                await asyncio.gather(*(account.send(Split((1, 2))) for account in accounts))
+            await bank.projection("seen").wait_for(accounts[0], 60)
+        assert len(seen) == 600
+        for account in accounts:
+            assert [revision for entity_id, revision in seen if entity_id == account.id] == list(range(1, 61))
+
+    run(main())
+
+
+def test_defect_5_a_start_offset_makes_progress(store: Store, run: Run) -> None:
+    seen = list[int]()
+
+    def handle(envelope: ego.EventEnvelope[Any]) -> None:
+        seen.append(envelope.position)
+
+    async def main() -> None:
+        async with engine(store) as bank:
+            account = bank.get(Account, "a")
+            for _ in range(20):
+                await account.send(Deposit(1))
+            await bank.add_projection("seen", handle, start=10, batch_size=3)
+            await bank.projection("seen").wait_for(account, 20)
+        assert seen == list(range(11, 21))
+
+    run(main())
+
+
+def test_defect_6_a_start_from_a_date_takes_what_is_on_its_side(store: Store, run: Run) -> None:
+    times, seen = list[datetime](), list[int]()
+
+    def note_time(envelope: ego.EventEnvelope[Any]) -> None:
+        times.append(envelope.time)
+
+    def handle(envelope: ego.EventEnvelope[Any]) -> None:
+        seen.append(envelope.position)
+
+    async def main() -> None:
+        async with engine(store) as bank:
+            account = bank.get(Account, "a")
+            await bank.add_projection("times", note_time)
+            for _ in range(20):
+                await account.send(Deposit(1))
+            await bank.projection("times").wait_for(account, 20)
+            date = times[10]
+            await bank.add_projection("seen", handle, start=date)
+            await bank.projection("seen").wait_for(account, 20)
+        assert seen == [number for number, time in enumerate(times, 1) if time >= date]
+        assert seen[-1] == 20
 
     run(main())
 

@@ -90,4 +90,4 @@ def _classes(form: Any) -> list[type] | None:
     if typing.get_origin(form) in (typing.Union, types.UnionType):
         members = [_classes(each) for each in typing.get_args(form)]
         return None if any(each is None for each in members) else [one for each in members for one in each or ()]
-    return [form] if isinstance(form, type) and form is not object else None
+    return [form] if isinstance(form, type) and form not in (object, Any) else None
