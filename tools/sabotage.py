@@ -176,6 +176,34 @@ SABOTAGES = (
         ),
         rust="journal_contract",
     ),
+    Sabotage(
+        "show readers a batch before its sync",
+        (
+            (
+                COMMITTER,
+                'self.file.datasync().map_err(|e| StoreError::io(path(), "syncing a batch", e))?;',
+                "",
+            ),
+            (
+                COMMITTER,
+                "        self.shared.batches.fetch_add(1, Ordering::Relaxed);\n",
+                '        self.file.datasync().map_err(|e| StoreError::io(path(), "syncing a batch", e))?;\n'
+                "        self.shared.batches.fetch_add(1, Ordering::Relaxed);\n",
+            ),
+        ),
+        rust="feed_durable",
+    ),
+    Sabotage(
+        "move past an event whose handler failed",
+        (
+            (
+                "python/ego/_projections/_runner.py",
+                "return await self._one_by_one(page[page.index(envelope) :], error)",
+                "return await self._one_by_one(page[page.index(envelope) + 1 :], None)",
+            ),
+        ),
+        python="tests/contract/test_projection_failures.py",
+    ),
 )
 
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, Literal, cast
 import msgspec
 
 from ego._config import check_int, check_name, check_seconds
-from ego._errors import ConfigError, ProjectionError
+from ego._errors import ConfigError, EngineNotStartedError, ProjectionError
 from ego._projections import _offset
 from ego._projections._dead_letters import DeadLetter
 from ego._projections._handler import Handler, names_of
@@ -151,6 +151,9 @@ class Projections:
         self._starting.add(name)
         try:
             await runner.begin(where)
+            if not self._native.started:
+                await runner.end()
+                raise EngineNotStartedError(f"the engine was stopped while projection {name!r} was added")
         finally:
             self._starting.discard(name)
         self._projections[name] = (Projection(runner), runner)
@@ -158,8 +161,8 @@ class Projections:
     async def remove(self, name: str) -> None:
         """Ends one after the event that it is at. Its offset stays."""
         _, runner = self._found(name)
-        del self._projections[name]
         await runner.end()
+        self._projections.pop(name, None)
 
     def is_running(self, name: str) -> bool:
         """Whether there is one of that name and it handles events."""

@@ -191,6 +191,8 @@ class Runner:
         try:
             while not (self._leaving.is_set() or self._retries):
                 page = cast("list[Envelope]", feed.take(self._page))
+                if self.phase == "retrying":
+                    self.phase = "running"
                 if not page:
                     if self._waiting:
                         self._tell_that_it_moved()
@@ -199,8 +201,6 @@ class Runner:
                     self._slice_end = time.monotonic() + SLICE
                     continue
                 self._page_time = page[0].time
-                if self.phase == "retrying":
-                    self.phase = "running"
                 if not await self._handle(page):
                     return
                 self._page_time = None
