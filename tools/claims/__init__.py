@@ -3,7 +3,21 @@
 A claim is a function that yields rows; the order here is the order of the table, cheap ones first.
 """
 
-from claims import bad_input, demo, kills, memory, model, progress, sabotages, size, soak, speed, store, sweep
+from claims import (
+    bad_input,
+    demo,
+    kills,
+    memory,
+    model,
+    progress,
+    projections,
+    sabotages,
+    size,
+    soak,
+    speed,
+    store,
+    sweep,
+)
 from claims.row import Claim
 
 CLAIMS: dict[str, Claim] = {
@@ -16,6 +30,7 @@ CLAIMS: dict[str, Claim] = {
     "soak": soak.check,
     "demo": demo.check,
     "kills": kills.check,
+    "projections": projections.check,
     "sweep": sweep.check,
     "sabotages": sabotages.check,
     "speed": speed.check,
