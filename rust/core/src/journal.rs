@@ -272,8 +272,8 @@ pub trait Journal: Send + Sync {
     /// refused for it. What is settled is not counted any more when the waker is called.
     fn is_congested(&self) -> bool;
 
-    /// Lets the committer start on what was accepted. Cheap; calling it more often makes smaller batches. What was accepted
-    /// and not kicked goes with the next kick, or once a log has been idle for `idle_mark_millis`.
+    /// Lets the committer start on what was accepted. Cheap; calling it more often makes smaller batches. Notes that were
+    /// accepted and not kicked go with the next kick, or once a log has been idle for `idle_mark_millis`.
     fn kick(&self);
 
     /// The highest ticket up to which every unit has an outcome; `u64::MAX` once the journal is poisoned.

@@ -291,7 +291,11 @@ impl Feed {
         match run.home.elsewhere(py)? {
             None if self.event_loop.is(&run.home.event_loop) => Ok(()),
             Some(running) if running.is(&self.event_loop) => Ok(()),
-            _ => Err(PyRuntimeError::new_err("a feed belongs to the event loop that made it; use it there")),
+            _ => match self.journal.poisoned() {
+                // Newer interpreters have no running loop in a forked child.
+                Some(forked @ StoreError::Forked { .. }) => Err(error::storage(py, &forked)),
+                _ => Err(PyRuntimeError::new_err("a feed belongs to the event loop that made it; use it there")),
+            },
         }
     }
 

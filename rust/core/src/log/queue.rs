@@ -3,7 +3,7 @@
 //! Producers hold the lock for one copy; the committer holds it for one swap. Tickets count units from 1.
 
 use crate::error::{Result, StoreError};
-use crate::journal::{Ticket, Unit};
+use crate::journal::{Content, Ticket, Unit};
 use crate::log::format::encode_unit;
 use parking_lot::{Condvar, Mutex};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -35,6 +35,8 @@ struct State {
     closing: bool,
     /// Whether the committer waits without a limit and has nothing to commit.
     asleep: bool,
+    /// Whether there is more than notes: whoever sent that kicks, once he has sent all that he has.
+    is_awaited: bool,
     refusal: Option<StoreError>,
 }
 
@@ -70,6 +72,7 @@ impl Queue {
             kicked: false,
             closing: false,
             asleep: false,
+            is_awaited: false,
             refusal: None,
         };
         Self {
@@ -96,7 +99,9 @@ impl Queue {
         state.next_ticket += 1;
         let accepted = self.accepted_bytes.load(Ordering::Relaxed) + len as u64;
         self.accepted_bytes.store(accepted, Ordering::Relaxed);
-        if std::mem::take(&mut state.asleep) {
+        if !matches!(unit.content, Content::Note(_)) {
+            state.is_awaited = true;
+        } else if std::mem::take(&mut state.asleep) {
             self.kicked.notify_one();
         }
         Ok(ticket)
@@ -138,26 +143,30 @@ impl Queue {
         self.state.lock().next_ticket - 1
     }
 
-    /// Waits for a kick and swaps what is there into `taken`, whose buffers are used again. After `idle` without a kick,
-    /// takes what was accepted all the same; where that is nothing and `unproven`, says that it was idle.
+    /// Waits for a kick and swaps what is there into `taken`, whose buffers are used again. After `idle` without a kick it
+    /// takes notes all the same, where there is nothing else; and says that it was idle, where that matters: `unproven`.
     pub fn take(&self, taken: &mut Pending, idle: Option<Duration>, unproven: bool) -> Taken {
         taken.clear();
         let mut state = self.state.lock();
         while !state.kicked && !state.closing {
-            let Some(idle) = idle.filter(|_| unproven || !state.pending.ends.is_empty()) else {
+            let is_riding = !state.pending.ends.is_empty() && !state.is_awaited;
+            let Some(idle) = idle.filter(|_| unproven || is_riding) else {
                 state.asleep = idle.is_some();
                 self.kicked.wait(&mut state);
                 state.asleep = false;
                 continue;
             };
             if self.kicked.wait_for(&mut state, idle).timed_out() && !state.kicked && !state.closing {
-                if state.pending.ends.is_empty() {
+                if !state.pending.ends.is_empty() && !state.is_awaited {
+                    break;
+                }
+                if unproven {
                     return Taken::Idle;
                 }
-                break;
             }
         }
         state.kicked = false;
+        state.is_awaited = false;
         if state.pending.ends.is_empty() {
             return if state.closing { Taken::Closing } else { Taken::Units };
         }
