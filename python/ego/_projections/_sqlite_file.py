@@ -165,7 +165,7 @@ class SQLiteFile:
         self._take_lock()
         try:
             self.connection = sqlite3.connect(
-                self.path, OPENING_TIMEOUT, isolation_level=None, check_same_thread=False, cached_statements=256
+                self.path, timeout=OPENING_TIMEOUT, isolation_level=None, check_same_thread=False, cached_statements=256
             )
             self._set_up(prepare)
         except Exception as error:
