@@ -122,6 +122,11 @@ class Runner:
                     f"projection {self.name!r} is {self.phase} at {self.position}, before {position}",
                     projection=self.name,
                 )
+            feed = self._feed
+            if feed is not None and self._page_time is None and not feed.pending():
+                # It passes over what is of no interest, in slices, and wakes nobody for that.
+                await asyncio.sleep(0)
+                continue
             moved: asyncio.Future[None] = asyncio.get_running_loop().create_future()
             self._waiting.append(moved)
             await moved
