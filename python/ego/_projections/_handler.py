@@ -50,7 +50,9 @@ def names_of(events: object) -> list[str] | None:
 def _function_of(handler: object) -> tuple[Callable[..., object], bool]:
     one, many = getattr(handler, "handle", None), getattr(handler, "handle_batch", None)
     if callable(one) and callable(many):
-        raise ConfigError(f"{handler!r} has both handle and handle_batch; keep the one that is meant", option="handler")
+        raise ConfigError(
+            f"handler {handler!r} has both handle and handle_batch; keep the one that is meant", option="handler"
+        )
     if callable(one):
         return one, False
     if callable(many):
