@@ -2,10 +2,9 @@
 
 import asyncio
 import logging
-import sqlite3
 import time
-from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -55,7 +54,7 @@ class Logged(logging.Handler):
 
 
 @contextmanager
-def logged(words: str) -> Iterator[Logged]:
+def logged(words: str) -> Generator[Logged]:
     handler = Logged(words)
     logging.getLogger("ego").addHandler(handler)
     try:
@@ -109,7 +108,7 @@ def shape(make: Callable[[], Seen], of: Callable[[Any], object]) -> Callable[[],
 HANDLERS = {
     "function": shape(Plain, lambda seen: seen.handle),
     "coroutine function": shape(Later, lambda seen: seen.handle),
-    "lambda": shape(Plain, lambda seen: lambda envelope: seen.take(envelope)),
+    "bound method of another name": shape(Plain, lambda seen: seen.take),
     "handle": shape(Plain, lambda seen: seen),
     "async handle": shape(Later, lambda seen: seen),
     "handle_batch": shape(Pages, lambda seen: seen),
@@ -353,5 +352,303 @@ def test_whatever_a_handler_raises_is_its_failure(
             [letter] = bank.projection("seen").dead_letters()
             assert (letter.position, letter.attempts, letter.error) == (2, 1, f"{error.__qualname__}: no")
             assert taken.positions == [1, 3]
+
+    run(main())
+
+
+@ego.stored("Measured")
+class Measured(ego.Event):
+    by: int
+
+
+@ego.stored("Measured")
+class MeasuredInWords(ego.Event):
+    by: str
+
+
+class Meter(ego.EventSourcedBehavior[Deposit, Measured, Balance]):
+    kind = "meter"
+
+    def initial_state(self) -> Balance:
+        return Balance()
+
+    def handle_command(self, command: Deposit, state: Balance) -> Measured:
+        return Measured(command.amount)
+
+    def handle_event(self, event: Measured, state: Balance) -> Balance:
+        return state
+
+
+class WordMeter(ego.EventSourcedBehavior[Deposit, MeasuredInWords, Balance]):
+    kind = "meter"
+
+    def initial_state(self) -> Balance:
+        return Balance()
+
+    def handle_command(self, command: Deposit, state: Balance) -> MeasuredInWords:
+        return MeasuredInWords(str(command.amount))
+
+    def handle_event(self, event: MeasuredInWords, state: Balance) -> Balance:
+        return state
+
+
+@pytest.mark.parametrize("looks", [True, False])
+def test_an_event_that_cannot_be_decoded_goes_by_the_policy_of_who_looks_at_it(
+    store: Store, run: Run, looks: bool
+) -> None:
+    async def main() -> None:
+        seen = Seen()
+
+        def handle(envelope: Envelope) -> None:
+            if looks:
+                _ = envelope.event
+            seen.take(envelope)
+
+        async with ego.Engine("bank", store, behaviors=[Meter]) as bank:
+            await bank.get(Meter, "m").send(Deposit(1))
+        async with ego.Engine("bank", store, behaviors=[WordMeter, Account]) as bank:
+            await deposit(bank, 1)
+            await bank.add_projection("seen", handle, policy=ego.Skip())
+            await caught_up(bank)
+            letters = bank.projection("seen").dead_letters()
+            assert seen.positions == ([2] if looks else [1, 2])
+            assert [letter.entity for letter in letters] == ([("meter", "m")] if looks else [])
+            assert all("CodecError" in letter.error for letter in letters)
+
+    run(main())
+
+
+def test_a_store_that_fails_is_not_the_handlers_fault(store: Store, run: Run) -> None:
+    async def main() -> None:
+        seen, faults = Plain(), testing.Faults()
+        bank = engine(testing.FaultyStore(store, faults))
+        with logged("the store failed") as log:
+            await bank.start()
+            await bank.add_projection("seen", seen, policy=ego.Fail())
+            await deposit(bank, 1)
+            await caught_up(bank)
+            faults.fail("append")
+            with pytest.raises(ego.OutcomeUnknownError):
+                await deposit(bank, 1)
+            await log.seen.wait()
+            status = bank.projection("seen").status()
+            assert (status.state, status.position, status.dead_letters) == ("retrying", 1, 0)
+            assert isinstance(status.last_error, ego.StorageError)
+            assert await bank.is_projection_running("seen")
+            assert (await bank.stop()).projections == 0
+        async with bank:
+            await bank.add_projection("seen", seen)
+            await deposit(bank, 1)
+            await caught_up(bank)
+        assert seen.positions[-1] == 2
+        assert set(seen.positions) == {1, 2}, "an offset that a failed store did not take means once more"
+
+    run(main())
+
+
+def test_an_event_that_the_store_holds_is_handled_once_though_its_sender_still_waits(store: Store, run: Run) -> None:
+    async def main() -> None:
+        seen, handled, faults = Seen(), asyncio.Event(), testing.Faults()
+
+        def handle(envelope: Envelope) -> None:
+            seen.take(envelope)
+            handled.set()
+
+        async with engine(testing.FaultyStore(store, faults)) as bank:
+            await bank.add_projection("seen", handle)
+            with faults.hold("append", entity=(Account, "a")) as held:
+                sending = asyncio.create_task(deposit(bank, 1))
+                await held.reached()
+                await handled.wait()
+                assert not sending.done()
+            await sending
+            await caught_up(bank)
+            assert seen.positions == [1]
+
+    run(main())
+
+
+def test_a_stop_leaves_a_handler_that_waits_and_the_event_comes_again(store: Store, run: Run) -> None:
+    async def main() -> None:
+        seen, reached, cancelled = Seen(), asyncio.Event(), list[int]()
+
+        async def handle(envelope: Envelope) -> None:
+            if envelope.position == 2 and not cancelled:
+                reached.set()
+                try:
+                    await asyncio.Event().wait()
+                except asyncio.CancelledError:
+                    cancelled.append(envelope.position)
+                    raise
+            seen.take(envelope)
+
+        bank = engine(store)
+        await bank.start()
+        await deposit(bank, 3)
+        await bank.add_projection("seen", handle, policy=ego.Skip())
+        await reached.wait()
+        report = await bank.stop(timeout=0.01)
+        assert (report.projections, report.finished, cancelled) == (1, False, [2])
+        async with bank:
+            await bank.add_projection("seen", handle)
+            assert bank.projection("seen").dead_letters() == []
+            await caught_up(bank)
+        assert seen.positions[-2:] == [2, 3]
+        assert seen.positions[0] == 1
+
+    run(main())
+
+
+def test_a_stop_waits_for_a_handler_that_ends_in_time(store: Store, run: Run) -> None:
+    async def main() -> None:
+        seen, reached, opened = Seen(), asyncio.Event(), asyncio.Event()
+
+        async def handle(envelope: Envelope) -> None:
+            if envelope.position == 2:
+                reached.set()
+                await opened.wait()
+            seen.take(envelope)
+
+        bank = engine(store)
+        await bank.start()
+        await deposit(bank, 2)
+        await bank.add_projection("seen", handle)
+        await reached.wait()
+        stopping = asyncio.create_task(bank.stop())
+        await turns()
+        assert not stopping.done()
+        opened.set()
+        report = await stopping
+        assert (report.projections, report.finished) == (0, True)
+        async with bank:
+            await bank.add_projection("seen", handle)
+            await caught_up(bank)
+        assert seen.positions == [1, 2]
+
+    run(main())
+
+
+def test_a_stop_comes_between_two_events_of_a_handler_that_never_waits(store: Store, run: Run) -> None:
+    async def main() -> None:
+        seen, stopping = Seen(), list[asyncio.Task[ego.StopReport]]()
+        bank = engine(store)
+
+        def handle(envelope: Envelope) -> None:
+            seen.take(envelope)
+            if envelope.position == 2:
+                stopping.append(asyncio.create_task(bank.stop()))
+                over = time.monotonic() + 0.01
+                while time.monotonic() < over:
+                    pass
+
+        await bank.start()
+        await deposit(bank, 5)
+        await bank.add_projection("seen", handle)
+        with pytest.raises((ego.ProjectionError, ego.EngineNotStartedError)):
+            await bank.projection("seen").wait_for(bank.get(Account, "a"), 5)
+        report = await stopping[0]
+        assert (report.projections, report.finished, seen.positions) == (0, True, [1, 2])
+        async with bank:
+            await bank.add_projection("seen", seen.take)
+            await caught_up(bank)
+        assert seen.positions == [1, 2, 3, 4, 5]
+
+    run(main())
+
+
+class Both(Plain, Pages):
+    """Has `handle` and `handle_batch`."""
+
+
+def two(envelope: object, other: object) -> None: ...
+
+
+def one(envelope: object) -> None: ...
+
+
+@pytest.mark.parametrize(
+    ("option", "wrong"),
+    [
+        ("name", {"name": ""}),
+        ("name", {"name": "n" * 201}),
+        ("name", {"name": 7}),
+        ("handler", {"handler": None}),
+        ("handler", {"handler": Plain}),
+        ("handler", {"handler": Both()}),
+        ("handler", {"handler": two}),
+        ("handler", {"into": True}),
+        ("events", {"events": "Deposited"}),
+        ("events", {"events": Deposited}),
+        ("events", {"events": []}),
+        ("events", {"events": [Deposited, "Noted"]}),
+        ("start", {"start": "middle"}),
+        ("start", {"start": -1}),
+        ("start", {"start": True}),
+        ("start", {"start": 1.5}),
+        ("start", {"start": None}),
+        ("start", {"start": datetime(2026, 1, 1)}),
+        ("policy", {"policy": ego.Fail}),
+        ("policy", {"policy": "skip"}),
+        ("policy", {"policy": None}),
+        ("batch_size", {"batch_size": 0}),
+        ("batch_size", {"batch_size": True}),
+        ("batch_size", {"batch_size": 100_001}),
+        ("into", {"into": "seen.db"}),
+    ],
+)
+def test_what_is_wrong_is_refused_by_name(run: Run, tmp_path: Path, option: str, wrong: dict[str, Any]) -> None:
+    if wrong.get("into") is True:
+        wrong = {"into": ego.SQLiteReadModel(tmp_path / "seen.db")}
+
+    async def main() -> None:
+        async with engine(ego.MemoryStore()) as bank:
+            given: dict[str, Any] = {"name": "seen", "handler": one} | wrong
+            with pytest.raises(ego.ConfigError, match=option) as raised:
+                await bank.add_projection(**given)
+            assert raised.value.option == option
+            assert bank.stats()["projections"] == 0
+
+    run(main())
+
+
+def test_names_that_are_not_there_or_there_already_are_refused(run: Run) -> None:
+    async def main() -> None:
+        bank = engine(ego.MemoryStore())
+        with pytest.raises(ego.EngineNotStartedError):
+            await bank.add_projection("seen", one)
+        async with bank:
+            await bank.add_projection("seen", one)
+            with pytest.raises(ego.ProjectionError, match="there already") as raised:
+                await bank.add_projection("seen", one)
+            assert raised.value.projection == "seen"
+            with pytest.raises(ego.ProjectionError, match="'other'; there are: seen"):
+                bank.projection("other")
+            with pytest.raises(ego.ProjectionError, match="no projection 'other'"):
+                await bank.remove_projection("other")
+            assert not await bank.is_projection_running("other")
+            adding = await asyncio.gather(
+                bank.add_projection("twice", one), bank.add_projection("twice", one), return_exceptions=True
+            )
+            assert [type(each) for each in adding] == [type(None), ego.ProjectionError]
+            counted = {name: bank.stats()[name] for name in ("projections", "projections_failed", "dead_letters")}
+            assert counted == {"projections": 2, "projections_failed": 0, "dead_letters": 0}
+
+    run(main())
+
+
+def test_an_offset_that_the_store_has_never_reached_is_refused(store: Store, run: Run) -> None:
+    async def main() -> None:
+        cursors = list[ego.Cursor]()
+        async with engine(ego.MemoryStore()) as elsewhere:
+            await elsewhere.add_projection("cursors", lambda envelope: cursors.append(envelope.cursor))  # pyright: ignore
+            await deposit(elsewhere, 1)
+            await caught_up(elsewhere, "cursors")
+        async with engine(store) as bank:
+            await deposit(bank, 2)
+            with pytest.raises(ego.ProjectionError, match="stands at 3, and the store ends at 2"):
+                await bank.add_projection("seen", one, start=3)
+            with pytest.raises(ego.ProjectionError, match="one of another store"):
+                await bank.add_projection("seen", one, start=cursors[0])
+            assert bank.stats()["projections"] == 0
 
     run(main())
