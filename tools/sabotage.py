@@ -198,8 +198,8 @@ SABOTAGES = (
         (
             (
                 "python/ego/_projections/_runner.py",
-                "return await self._one_by_one(page[page.index(envelope) :], error)",
-                "return await self._one_by_one(page[page.index(envelope) + 1 :], None)",
+                "return await self._one_by_one(page[number:], error)",
+                "return await self._one_by_one(page[number + 1 :], None)",
             ),
         ),
         python="tests/contract/test_projection_failures.py",

@@ -168,7 +168,8 @@ class Engine:
         failure: StorageError | None = None
         started = time.monotonic()
         try:
-            self._projections.leave()
+            if at_home:
+                self._projections.leave()
             self._native.refuse_outside()
             try:
                 if at_home:
@@ -180,6 +181,8 @@ class Engine:
                 if at_home:
                     rest = None if deadline is None else max(0.0, started + deadline - time.monotonic())
                     projections = await self._projections.end(rest)
+                else:
+                    await self._projections.abandon()
                 left = self._native.finish()
         finally:
             try:

@@ -78,6 +78,11 @@ def _bound(cls: type, environment: Environment) -> tuple[tuple[Any, ...], ...] |
     return None
 
 
+def members(form: object, where: object) -> Iterator[Any]:
+    """The leaves of a type expression that stands in the module of `where`, a class or a function."""
+    return _members(form, {}, cast("type", where))
+
+
 def _members(form: Any, environment: Environment, where: type) -> Iterator[Any]:
     """The leaves of a type expression."""
     if form in (None, NoneType):

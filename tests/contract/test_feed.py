@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from egotest.bank import Account, Balance, Deposit, Deposited, Look, Split, Withdraw, Withdrawn
+from egotest.bank import Account, Deposit, Deposited, Look, Split, Withdraw, Withdrawn
+from egotest.meters import Meter, WordMeter
 from egotest.people import Person, Profile, Rename
 from egotest.running import Run, turns
 
@@ -312,41 +313,6 @@ def test_a_kind_that_is_registered_later_is_read_from_then_on(store: Store, run:
             assert values(await until(reader, 1)) == [Deposited(2)]
 
     run(main())
-
-
-class Measured(ego.Event):
-    by: int
-
-
-@ego.stored("Measured")
-class MeasuredInWords(ego.Event):
-    by: str
-
-
-class Meter(ego.EventSourcedBehavior[Deposit, Measured, Balance]):
-    kind = "meter"
-
-    def initial_state(self) -> Balance:
-        return Balance()
-
-    def handle_command(self, command: Deposit, state: Balance) -> Measured:
-        return Measured(command.amount)
-
-    def handle_event(self, event: Measured, state: Balance) -> Balance:
-        return state
-
-
-class WordMeter(ego.EventSourcedBehavior[Deposit, MeasuredInWords, Balance]):
-    kind = "meter"
-
-    def initial_state(self) -> Balance:
-        return Balance()
-
-    def handle_command(self, command: Deposit, state: Balance) -> MeasuredInWords:
-        return MeasuredInWords(str(command.amount))
-
-    def handle_event(self, event: MeasuredInWords, state: Balance) -> Balance:
-        return state
 
 
 def test_an_event_that_cannot_be_decoded_does_not_stop_the_others(store: Store, run: Run) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
+import time
 from pathlib import Path
 from typing import Any
 
@@ -148,6 +149,67 @@ def test_later_events_of_an_entity_wait_behind_its_dead_letter(store: Store, run
             ]
             assert await projection.retry() == 3
             assert picky.taken == [2, 5, 1, 3, 4]
+
+    run(main())
+
+
+def test_a_letter_that_two_retry_at_once_is_taken_once(store: Store, run: Run) -> None:
+    async def main() -> None:
+        picky = Picky({1: 1, 2: 1})
+        async with engine(store) as bank:
+            await write(bank, 2, accounts=2)
+            await bank.add_projection("picky", picky, policy=ego.Skip())
+            projection = bank.projection("picky")
+            await projection.wait_for(bank.get(Account, "a-1"), 1)
+            assert list(await asyncio.gather(projection.retry(), projection.retry())) == [2, 0]
+            assert picky.taken == [1, 2]
+
+    run(main())
+
+
+def test_a_letter_that_waits_behind_another_is_not_retried_before_it(store: Store, run: Run) -> None:
+    async def main() -> None:
+        picky = Picky({1: 1})
+        async with engine(store) as bank:
+            await write(bank, 2)
+            await bank.add_projection("picky", picky, policy=ego.Skip(park_entity=True))
+            projection = bank.projection("picky")
+            await projection.wait_for(bank.get(Account, "a-0"), 2)
+            first, second = projection.dead_letters()
+            assert await projection.retry(second) == 0
+            assert (picky.taken, projection.dead_letters()) == ([], [first, second])
+            await projection.discard(first)
+            assert await projection.retry(second) == 1
+            assert picky.taken == [2]
+
+    run(main())
+
+
+@pytest.mark.parametrize("policy", [ego.Fail(), ego.Skip(park_entity=True)])
+def test_a_handler_that_never_waits_leaves_the_loop_to_others(
+    store: Store, run: Run, policy: ego.Fail | ego.Skip
+) -> None:
+    turns = [0]
+    between = list[int]()
+
+    def handle(_: ego.EventEnvelope[Any]) -> None:
+        between.append(turns[0])
+        until = time.monotonic() + 0.002
+        while time.monotonic() < until:
+            pass
+
+    async def main() -> None:
+        def turn() -> None:
+            turns[0] += 1
+            loop.call_soon(turn)
+
+        loop = asyncio.get_running_loop()
+        async with engine(store) as bank:
+            await write(bank, 20)
+            loop.call_soon(turn)
+            await bank.add_projection("slow", handle, policy=policy)
+            await bank.projection("slow").wait_for(bank.get(Account, "a-0"), 20)
+        assert len(set(between)) == 20
 
     run(main())
 

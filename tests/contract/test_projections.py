@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from egotest.bank import Account, Balance, Deposit, Deposited, Do, Noted, Split, Withdraw, Withdrawn
+from egotest.bank import Account, Deposit, Deposited, Do, Noted, Split, Withdraw, Withdrawn
+from egotest.meters import Meter, WordMeter
 from egotest.people import Person, Rename
 from egotest.running import Run, turns
 
@@ -356,42 +357,6 @@ def test_whatever_a_handler_raises_is_its_failure(
     run(main())
 
 
-@ego.stored("Measured")
-class Measured(ego.Event):
-    by: int
-
-
-@ego.stored("Measured")
-class MeasuredInWords(ego.Event):
-    by: str
-
-
-class Meter(ego.EventSourcedBehavior[Deposit, Measured, Balance]):
-    kind = "meter"
-
-    def initial_state(self) -> Balance:
-        return Balance()
-
-    def handle_command(self, command: Deposit, state: Balance) -> Measured:
-        return Measured(command.amount)
-
-    def handle_event(self, event: Measured, state: Balance) -> Balance:
-        return state
-
-
-class WordMeter(ego.EventSourcedBehavior[Deposit, MeasuredInWords, Balance]):
-    kind = "meter"
-
-    def initial_state(self) -> Balance:
-        return Balance()
-
-    def handle_command(self, command: Deposit, state: Balance) -> MeasuredInWords:
-        return MeasuredInWords(str(command.amount))
-
-    def handle_event(self, event: MeasuredInWords, state: Balance) -> Balance:
-        return state
-
-
 @pytest.mark.parametrize("looks", [True, False])
 def test_an_event_that_cannot_be_decoded_goes_by_the_policy_of_who_looks_at_it(
     store: Store, run: Run, looks: bool
@@ -652,3 +617,63 @@ def test_an_offset_that_the_store_has_never_reached_is_refused(store: Store, run
             assert bank.stats()["projections"] == 0
 
     run(main())
+
+
+def ignore(_: Envelope) -> None:
+    """A handler that wants nothing of an event."""
+
+
+def test_what_was_passed_over_is_not_looked_at_again(store: Store, run: Run) -> None:
+    async def main() -> None:
+        async with engine(store) as bank:
+            await bank.add_projection("drawn", ignore, events=[Withdrawn])
+            await deposit(bank, 20)
+            await bank.projection("drawn").wait_for(bank.get(Account, "a"), 20)
+        async with engine(store) as bank:
+            await bank.add_projection("drawn", ignore, events=[Withdrawn])
+            assert bank.projection("drawn").status().position == 20
+
+    run(main())
+
+
+def test_an_annotation_that_cannot_be_read_is_refused_unless_events_are_given(store: Store, run: Run) -> None:
+    def handle(envelope: Envelope) -> None:
+        raise AssertionError(envelope)
+
+    handle.__annotations__["envelope"] = "ego.EventEnvelope[Nowhere]"
+
+    async def main() -> None:
+        async with engine(store) as bank:
+            with pytest.raises(ego.ConfigError, match="say which events it wants with events=") as refused:
+                await bank.add_projection("seen", handle)
+            assert refused.value.option == "events"
+            await bank.add_projection("seen", handle, events=[Withdrawn])
+
+    run(main())
+
+
+@pytest.mark.parametrize("into", [False, True])
+def test_an_engine_whose_loop_is_gone_starts_again_with_its_projections(tmp_path: Path, into: bool) -> None:
+    bank = engine(ego.LogStore(tmp_path / "bank"))
+    model = ego.SQLiteReadModel(tmp_path / "seen.db") if into else None
+    seen = list[int]()
+
+    def handle(envelope: Envelope, *_: object) -> None:
+        seen.append(envelope.position)
+
+    async def begin() -> None:
+        await bank.start()
+        await deposit(bank, 1)
+        await bank.add_projection("seen", handle, into=model)
+
+    async def go_on() -> None:
+        await bank.stop()
+        async with bank:
+            await bank.add_projection("seen", handle, into=model)
+            await bank.projection("seen").wait_for(bank.get(Account, "a"), 1)
+
+    left = asyncio.new_event_loop()
+    left.run_until_complete(begin())
+    left.close()
+    asyncio.run(go_on())
+    assert seen == [1]

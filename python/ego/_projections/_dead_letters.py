@@ -3,6 +3,7 @@
 The event itself stays where it is in the store; a letter says which one it is, what the handler raised, and how often.
 """
 
+import bisect
 from collections.abc import Iterable
 from datetime import UTC, datetime
 from typing import Any, Final
@@ -48,20 +49,20 @@ class DeadLetters:
         self._native = native
         self._prefix = f"dead/{projection}/"
         self._letters: dict[int, DeadLetter] = {}
-        self._first: dict[tuple[str, str], int] = {}
+        self._of: dict[tuple[str, str], list[int]] = {}
 
     async def load(self) -> None:
         """Reads what the store holds."""
-        found: dict[int, DeadLetter] = {}
         for name, value in await self._native.notes(self._prefix):
             digits = name[len(self._prefix) :]
             if len(digits) == DIGITS and digits.isdecimal():
-                found[int(digits)] = msgspec.msgpack.decode(value, type=DeadLetter)
-        self._letters = found
-        self._note_the_first()
+                self._hold(msgspec.msgpack.decode(value, type=DeadLetter))
 
     def __len__(self) -> int:
         return len(self._letters)
+
+    def __contains__(self, position: int) -> bool:
+        return position in self._letters
 
     def all(self) -> list[DeadLetter]:
         """All of them in order of position."""
@@ -69,8 +70,8 @@ class DeadLetters:
 
     def holds_back(self, envelope: EventEnvelope[Any]) -> bool:
         """Whether an earlier event of its entity is among them."""
-        first = self._first.get((envelope.kind, envelope.entity_id)) if self._first else None
-        return first is not None and first < envelope.position
+        positions = self._of.get((envelope.kind, envelope.entity_id)) if self._of else None
+        return positions is not None and positions[0] < envelope.position
 
     async def add(self, envelope: EventEnvelope[Any], error: BaseException | None, attempts: int) -> None:
         """Stores one, before the projection moves past it."""
@@ -85,19 +86,26 @@ class DeadLetters:
             time=datetime.now(UTC),
         )
         await self._native.note(self._note_of(letter), msgspec.msgpack.encode(letter), soon=True)
-        self._letters[letter.position] = letter
-        self._note_the_first()
+        self._hold(letter)
 
     async def remove(self, letters: Iterable[DeadLetter]) -> None:
         """Forgets some, for good."""
         for letter in letters:
             if self._letters.get(letter.position) is not None:
                 await self._native.note(self._note_of(letter), None, soon=True)
-                self._letters.pop(letter.position, None)
-                self._note_the_first()
+                self._let_go(letter)
 
-    def _note_the_first(self) -> None:
-        self._first = {letter.entity: letter.position for letter in reversed(self.all())}
+    def _hold(self, letter: DeadLetter) -> None:
+        if letter.position not in self._letters:
+            bisect.insort(self._of.setdefault(letter.entity, []), letter.position)
+        self._letters[letter.position] = letter
+
+    def _let_go(self, letter: DeadLetter) -> None:
+        if self._letters.pop(letter.position, None) is not None:
+            positions = self._of[letter.entity]
+            positions.remove(letter.position)
+            if not positions:
+                del self._of[letter.entity]
 
     def _note_of(self, letter: DeadLetter) -> str:
         return f"{self._prefix}{letter.position:0{DIGITS}}"

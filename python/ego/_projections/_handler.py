@@ -1,7 +1,7 @@
 """What a user gives as a handler, in the one shape that a runner calls."""
 
+import functools
 import inspect
-import types
 import typing
 from collections.abc import Callable, Iterable
 from typing import Any, cast
@@ -9,6 +9,7 @@ from typing import Any, cast
 from ego._errors import ConfigError
 from ego._messages import stored_identity
 from ego._seam import EventEnvelope
+from ego._types import members
 
 MAX_EVENT_TYPES = 1_024
 
@@ -23,13 +24,27 @@ class Handler:
 
     def annotated(self) -> list[type] | None:
         """The event types that its first parameter is annotated with; `None`: all."""
-        function = inspect.unwrap(self.call)
-        try:
-            hints = typing.get_type_hints(function)
-            first = next(iter(inspect.signature(self.call).parameters))
-        except (NameError, TypeError, ValueError, StopIteration):
+        form = self._first_annotation()
+        if form is inspect.Parameter.empty:
             return None
-        return _event_types(hints.get(first))
+        where = self.call
+        while isinstance(where, functools.partial):
+            where = where.func
+        try:
+            return _event_types(form, where if hasattr(where, "__qualname__") else type(where))
+        except ConfigError as error:
+            raise ConfigError(
+                f"handler {self.call!r}: its annotation {form!r} cannot be read ({error}); say which events it wants "
+                "with events=",
+                option="events",
+            ) from error
+
+    def _first_annotation(self) -> object:
+        try:
+            parameters = inspect.signature(self.call).parameters
+        except (TypeError, ValueError):
+            return inspect.Parameter.empty
+        return next(iter(parameters.values())).annotation
 
 
 def names_of(events: object) -> list[str] | None:
@@ -76,20 +91,25 @@ def _check_parameters(call: Callable[..., object], count: int, *, takes_transact
         raise ConfigError(f"handler {call!r} must take {takes}, and takes {signature}", option="handler") from None
 
 
-def _event_types(form: Any) -> list[type] | None:
-    origin, arguments = typing.get_origin(form), typing.get_args(form)
-    if origin in (typing.Union, types.UnionType):
-        members = [_event_types(each) for each in arguments]
-        return None if any(each is None for each in members) else [one for each in members for one in each or ()]
-    if origin is EventEnvelope:
-        return _classes(arguments[0])
-    if origin in (list, tuple) or (isinstance(origin, type) and issubclass(origin, typing.cast("type", Iterable))):
-        return _event_types(arguments[0]) if arguments else None
-    return None
+def _event_types(form: object, where: object) -> list[type] | None:
+    """The event types of an envelope, or of a list of them; `None` where that is no such thing, or open."""
+    wanted = list[type]()
+    for leaf in members(form, where):
+        origin, arguments = typing.get_origin(leaf), typing.get_args(leaf)
+        if origin is EventEnvelope:
+            found = _classes(arguments[0], where)
+        elif isinstance(origin, type) and issubclass(origin, cast("type", Iterable)) and arguments:
+            found = _event_types(arguments[0], where)
+        else:
+            found = None
+        if found is None:
+            return None
+        wanted += found
+    return wanted
 
 
-def _classes(form: Any) -> list[type] | None:
-    if typing.get_origin(form) in (typing.Union, types.UnionType):
-        members = [_classes(each) for each in typing.get_args(form)]
-        return None if any(each is None for each in members) else [one for each in members for one in each or ()]
-    return [form] if isinstance(form, type) and form not in (object, Any) else None
+def _classes(form: object, where: object) -> list[type] | None:
+    leaves = [typing.get_origin(leaf) or leaf for leaf in members(form, where)]
+    if any(not isinstance(leaf, type) or leaf in (object, Any) for leaf in leaves):
+        return None
+    return leaves

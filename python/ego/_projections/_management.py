@@ -183,6 +183,13 @@ class Projections:
             "dead_letters": sum(len(runner.letters) for runner in runners),
         }
 
+    async def abandon(self) -> None:
+        """Forgets all of them: the loop on which they ran is gone."""
+        runners = [runner for _, runner in self._projections.values()]
+        self._projections.clear()
+        for runner in runners:
+            await runner.abandon()
+
     def leave(self) -> None:
         """Has all of them stop after the event that they are at."""
         for _, runner in self._projections.values():

@@ -124,8 +124,8 @@ class Runner:
                 )
             feed = self._feed
             if feed is not None and self._page_time is None and not feed.pending():
-                # It passes over what is of no interest, in slices, and wakes nobody for that.
-                await asyncio.sleep(0)
+                # It passes over what is of no interest, and wakes nobody for that.
+                await asyncio.sleep(SLICE)
                 continue
             moved: asyncio.Future[None] = asyncio.get_running_loop().create_future()
             self._waiting.append(moved)
@@ -143,15 +143,24 @@ class Runner:
             raise ProjectionError(f"projection {self.name!r} does not run", projection=self.name)
         answer: asyncio.Future[int] = asyncio.get_running_loop().create_future()
         self._retries.append((letters, answer))
-        if self._feed is not None:
-            self._feed.close()
+        self._interrupt()
         return await answer
+
+    def _interrupt(self) -> None:
+        """Ends the feed, and with it the wait for more."""
+        if self._feed is not None:
+            # What it has passed over need not be looked at again.
+            self._done = self.position
+            self._feed.close()
+
+    async def abandon(self) -> None:
+        """Lets go of the read model of a projection of which the loop is gone."""
+        await self._close_model()
 
     def leave(self) -> None:
         """Has it stop after the event that it is at."""
         self._leaving.set()
-        if self._feed is not None:
-            self._feed.close()
+        self._interrupt()
 
     async def _run(self) -> None:
         pause = FIRST_PAUSE
@@ -168,7 +177,7 @@ class Runner:
                 except EngineNotStartedError:
                     # The engine stops, and said so to the handler or to the feed.
                     break
-            await self._save()
+            self._save()
         except (StorageError, EngineNotStartedError) as error:
             logger().warning("projection %s: its offset was not stored: %s", self.name, error)
         except BaseException as error:
@@ -209,7 +218,7 @@ class Runner:
                 if not await self._handle(page):
                     return
                 self._page_time = None
-                await self._save()
+                self._save()
                 if self._waiting:
                     self._tell_that_it_moved()
                 await self._share()
@@ -222,16 +231,16 @@ class Runner:
         """Handles a page, in order; whether to go on after it."""
         if self._into is not None:
             return await self._handle_in_transaction(self._into, page)
-        if self._handler.takes_many and not self._parks():
+        if self._policy.park_entity:
+            return await self._one_by_one(page, None)
+        if self._handler.takes_many:
             error = await self._attempt(partial(self._handler.call, page))
             if error is None:
                 self._done = page[-1].position
                 return True
             return await self._one_by_one(page, error if len(page) == 1 else None)
-        if self._handler.takes_many or self._parks():
-            return await self._one_by_one(page, None)
         call, clock, before = self._handler.call, time.monotonic, None
-        for envelope in page:
+        for number, envelope in enumerate(page):
             try:
                 result = call(envelope)
                 if result is not None and inspect.isawaitable(result):
@@ -240,7 +249,7 @@ class Runner:
             except BaseException as error:
                 self._done = self._done if before is None else before.position
                 self._check_is_the_handlers(error)
-                return await self._one_by_one(page[page.index(envelope) :], error)
+                return await self._one_by_one(page[number:], error)
             before = envelope
             if clock() >= self._slice_end:
                 self._done = envelope.position
@@ -255,7 +264,7 @@ class Runner:
         for envelope in page:
             if self._leaving.is_set():
                 return False
-            if self._parks() and self.letters.holds_back(envelope):
+            if self._policy.park_entity and self.letters.holds_back(envelope):
                 await self.letters.add(envelope, None, 0)
             elif not await self._one(envelope, error):
                 return False
@@ -264,6 +273,7 @@ class Runner:
                 self._done = envelope.position
             else:
                 await self._commit_if_behind(self._into, envelope.position)
+            await self._share()
         return True
 
     async def _one(self, envelope: Envelope, error: BaseException | None) -> bool:
@@ -313,7 +323,7 @@ class Runner:
 
     async def _handle_in_transaction(self, model: SQLiteReadModel, page: list[Envelope]) -> bool:
         """One transaction for as many of a page as go through; whether to go on after it."""
-        if self._parks() and len(self.letters):
+        if self._policy.park_entity and len(self.letters):
             return await self._one_by_one(page, None)
         many = self._handler.takes_many
         for_each: list[Any] = [page] if many else list(page)
@@ -377,9 +387,11 @@ class Runner:
             taken, held = 0, set[tuple[str, str]]()
             try:
                 for letter in sorted(letters, key=lambda letter: letter.position):
-                    if letter.entity in held or self._leaving.is_set():
+                    if letter.entity in held or letter.position not in self.letters or self._leaving.is_set():
                         continue
                     envelope = await self.envelope(letter.position)
+                    if self._policy.park_entity and self.letters.holds_back(envelope):
+                        continue
                     error = await self._attempt_alone(envelope)
                     if error is None:
                         await self.letters.remove([letter])
@@ -419,8 +431,8 @@ class Runner:
         else:
             await self._native.note(_offset.note_of(self.name), _offset.encoded(self._native, position), soon=True)
 
-    async def _save(self) -> None:
-        """Stores the offset: with the next batch of the store, or as the read model's own."""
+    def _save(self) -> None:
+        """Stores the offset with the next batch of the store. That of a read model moves with its rows."""
         if self._done > self._saved and self._into is None:
             self._native.note(_offset.note_of(self.name), _offset.encoded(self._native, self._done), soon=False)
             self._saved = self._done
@@ -442,9 +454,6 @@ class Runner:
     async def _close_model(self) -> None:
         if self._into is not None:
             await self._into.close()
-
-    def _parks(self) -> bool:
-        return self._policy.park_entity
 
     def _fail(self, error: BaseException, envelope: Envelope | None = None) -> None:
         self.phase, self.error = "failed", error

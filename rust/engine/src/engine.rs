@@ -173,10 +173,7 @@ impl Engine {
 
     fn is_drained(&self, py: Python<'_>) -> bool {
         let run = self.run.borrow(py);
-        let is_idle = |run: &Arc<Run>| {
-            let mut ledgers = run.ledgers(py).into_iter();
-            run.count_waiting(py) == 0 && run.visitors.get(py) == 0 && ledgers.all(|ledger| ledger.is_idle(py))
-        };
+        let is_idle = |run: &Arc<Run>| run.count_waiting(py) == 0 && run.visitors.get(py) == 0 && run.notes.is_idle(py);
         run.as_ref().is_none_or(is_idle)
             && self.active.borrow(py).is_empty()
             && self.outgoing.borrow(py).is_empty()
@@ -312,7 +309,7 @@ impl Engine {
     pub fn drained(&self, py: Python<'_>) -> PyResult<Py<PyAny>> {
         let run = self.running(py)?;
         pending::kick(py, &run);
-        run.ledgers(py).iter().for_each(|ledger| ledger.kick(py));
+        run.notes.kick(py);
         let answer = Answer::pending(py, &run.home.event_loop, Phase::Writing, 0)?;
         self.waiters.borrow_mut(py).push(answer.clone_ref(py));
         self.check_drained(py)?;
@@ -340,7 +337,7 @@ impl Engine {
         run.is_over.set(py, true);
         self.mode.set(py, Mode::Stopped);
         let abandoned = self.abandon(py, &run);
-        let unnoted = run.ledgers(py).iter().try_for_each(|ledger| ledger.end(py));
+        let unnoted = run.notes.end(py);
         let abandoned = feed::end(py, &run).and(unnoted).and(abandoned);
         let timer = self.timer.borrow_mut(py).take();
         if let Some(timer) = timer {

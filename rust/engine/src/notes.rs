@@ -24,8 +24,8 @@ pub struct Ledger {
 }
 
 impl Ledger {
-    pub fn new(journal: Arc<dyn Journal>) -> Arc<Self> {
-        Arc::new(Self { journal, waiting: GilCell::default() })
+    pub fn new(journal: Arc<dyn Journal>) -> Self {
+        Self { journal, waiting: GilCell::default() }
     }
 
     pub fn is_idle(&self, py: Python<'_>) -> bool {
@@ -86,81 +86,50 @@ impl Ledger {
     }
 }
 
-/// The notes of one store.
-#[pyclass(frozen, module = "ego._native")]
-pub struct Notes {
-    engine: Py<Engine>,
-    ledger: Arc<Ledger>,
+/// Writes a note, or removes it; the awaitable is done once that is durable. Where it is not `soon`, it goes with the
+/// next batch.
+///
+/// # Errors
+/// `EngineNotStartedError`, `MessageTooLargeError`, `StorageError`; it is called elsewhere.
+pub fn write(engine: &Bound<'_, Engine>, name: &str, value: Option<&[u8]>, soon: bool) -> PyResult<Py<PyAny>> {
+    let py = engine.py();
+    let run = engine.get().running(py)?;
+    check_home(py, &run)?;
+    let ledger = &run.notes;
+    let ticket = ledger.journal.write_note(name, value.unwrap_or_default());
+    let ticket = ticket.map_err(|failure| error::storage(py, &failure))?;
+    if soon || engine.get().mode.get(py) != Mode::Open {
+        ledger.journal.kick();
+    }
+    let answer = Answer::pending(py, &run.home.event_loop, Phase::Writing, 0)?;
+    // Whoever does not wait has no use for its failure either.
+    answer.set_told(py);
+    if !ledger.show(py, ticket, &answer, false)? {
+        ledger.waiting.borrow_mut(py).push_back((ticket, answer.clone_ref(py)));
+    }
+    Ok(answer.into_any())
 }
 
-impl Notes {
-    /// Those of the store that has the events.
-    ///
-    /// # Errors
-    /// `EngineNotStartedError`.
-    pub fn of_events(engine: &Bound<'_, Engine>) -> PyResult<Self> {
-        let run = engine.get().running(engine.py())?;
-        Ok(Self { engine: engine.clone().unbind(), ledger: Arc::clone(&run.notes) })
-    }
-
-    /// Those of a store of its own, until the engine stops.
-    ///
-    /// # Errors
-    /// `EngineNotStartedError`.
-    pub fn of(engine: &Bound<'_, Engine>, journal: &Arc<dyn Journal>) -> PyResult<Self> {
-        let py = engine.py();
-        let run = engine.get().running(py)?;
-        let ledger = Ledger::new(Arc::clone(journal));
-        journal.on_settled(Arc::clone(&run.wake));
-        run.more_notes.borrow_mut(py).push(Arc::clone(&ledger));
-        Ok(Self { engine: engine.clone().unbind(), ledger })
-    }
-}
-
-#[pymethods]
-impl Notes {
-    /// Writes a note, or removes it; the awaitable is done once that is durable. Where it is not `soon`, it goes with the
-    /// next batch.
-    #[pyo3(signature = (name, value, *, soon))]
-    pub fn note(&self, py: Python<'_>, name: &str, value: Option<&[u8]>, soon: bool) -> PyResult<Py<PyAny>> {
-        let engine = self.engine.get();
-        let run = engine.running(py)?;
-        check_home(py, &run)?;
-        let written = self.ledger.journal.write_note(name, value.unwrap_or_default());
-        let ticket = written.map_err(|failure| error::storage(py, &failure))?;
-        if soon || engine.mode.get(py) != Mode::Open {
-            self.ledger.journal.kick();
-        }
-        let answer = Answer::pending(py, &run.home.event_loop, Phase::Writing, 0)?;
-        // Whoever does not wait has no use for its failure either.
-        answer.set_told(py);
-        if !self.ledger.show(py, ticket, &answer, false)? {
-            self.ledger.waiting.borrow_mut(py).push_back((ticket, answer.clone_ref(py)));
-        }
-        Ok(answer.into_any())
-    }
-
-    /// The durable notes of which the names start with `prefix`, sorted.
-    pub fn notes<'py>(&self, py: Python<'py>, prefix: String) -> PyResult<Bound<'py, PyAny>> {
-        let run = self.engine.get().running(py)?;
-        let journal = Arc::clone(&self.ledger.journal);
-        in_a_thread(py, &run, move |py| {
-            let mut found = Vec::new();
-            let read = py.detach(|| {
-                journal.read_notes(&prefix, &mut |name, value| {
-                    found.push((name.to_owned(), value.to_vec()));
-                    Read::More
-                })
-            });
-            read.map_err(|failure| error::storage(py, &failure))?;
-            let notes = found.iter().map(|(name, value)| (name, PyBytes::new(py, value)));
-            Ok(notes.collect::<Vec<_>>().into_pyobject(py)?.unbind())
-        })
-    }
-
-    fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
-        visit.call(&self.engine)
-    }
+/// The durable notes of which the names start with `prefix`, sorted; awaitable.
+///
+/// # Errors
+/// `EngineNotStartedError`; it is called elsewhere.
+pub fn read<'py>(engine: &Bound<'py, Engine>, prefix: String) -> PyResult<Bound<'py, PyAny>> {
+    let py = engine.py();
+    let run = engine.get().running(py)?;
+    let journal = Arc::clone(&run.notes.journal);
+    in_a_thread(py, &run, move |py| {
+        let mut found = Vec::new();
+        let read = py.detach(|| {
+            journal.read_notes(&prefix, &mut |name, value| {
+                found.push((name.to_owned(), value.to_vec()));
+                Read::More
+            })
+        });
+        read.map_err(|failure| error::storage(py, &failure))?;
+        let notes = found.iter().map(|(name, value)| (name, PyBytes::new(py, value)));
+        Ok(notes.collect::<Vec<_>>().into_pyobject(py)?.unbind())
+    })
 }
 
 fn check_home(py: Python<'_>, run: &Run) -> PyResult<()> {

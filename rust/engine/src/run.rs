@@ -67,9 +67,7 @@ pub struct Run {
     /// The feeds that somebody waits for.
     pub listening: GilCell<Vec<Py<Feed>>>,
     /// Those of the store that has the events.
-    pub notes: Arc<Ledger>,
-    /// Those of other stores.
-    pub more_notes: GilCell<Vec<Arc<Ledger>>>,
+    pub notes: Ledger,
     /// Whether settled commands are being shown right now.
     pub draining: GilValue<bool>,
     pub flush_is_due: GilValue<bool>,
@@ -96,7 +94,6 @@ impl Run {
             wake: Arc::new(wake),
             listening: GilCell::default(),
             notes: Ledger::new(Arc::clone(&events.journal)),
-            more_notes: GilCell::default(),
             events,
             states,
             home,
@@ -114,19 +111,6 @@ impl Run {
 
     pub fn lanes(&self) -> impl Iterator<Item = &Lane> {
         std::iter::once(&self.events).chain(&self.states)
-    }
-
-    /// The notes of all stores.
-    pub fn ledgers(&self, py: Python<'_>) -> Vec<Arc<Ledger>> {
-        std::iter::once(&self.notes).chain(&*self.more_notes.borrow(py)).map(Arc::clone).collect()
-    }
-
-    /// Shows the notes that are settled.
-    fn note(&self, py: Python<'_>) -> PyResult<()> {
-        if self.notes.is_idle(py) && self.more_notes.borrow(py).is_empty() {
-            return Ok(());
-        }
-        self.ledgers(py).iter().try_for_each(|ledger| ledger.go_on(py, true))
     }
 
     /// The store of a kind.
@@ -157,9 +141,7 @@ impl Run {
         for feed in self.listening.in_traverse().iter().flat_map(|listening| listening.iter()) {
             visit.call(feed)?;
         }
-        self.notes.traverse(visit)?;
-        let more = self.more_notes.in_traverse();
-        more.iter().flat_map(|more| more.iter()).try_for_each(|ledger| ledger.traverse(visit))
+        self.notes.traverse(visit)
     }
 }
 
@@ -224,7 +206,7 @@ impl Callback {
                 run.bell.listen();
                 let drained = pending::drain(engine, &run, true);
                 let went_on = held::go_on(engine, &run).and(drained);
-                let noted = run.note(py);
+                let noted = run.notes.go_on(py, true);
                 feed::go_on(py, &run).and(noted).and(went_on)
             }
             Call::Flush => {

@@ -8,7 +8,7 @@ use ego_engine::clock::HandClock;
 use ego_engine::engine::Engine;
 use ego_engine::feed::Feed;
 use ego_engine::kind::{self, KindSpec};
-use ego_engine::notes::{self, Notes};
+use ego_engine::notes;
 use ego_engine::run::Lane;
 use ego_engine::{Entity, error};
 use pyo3::prelude::*;
@@ -231,17 +231,12 @@ impl NativeEngine {
     /// next batch.
     #[pyo3(signature = (name, value, *, soon))]
     fn note(&self, py: Python<'_>, name: &str, value: Option<&[u8]>, soon: bool) -> PyResult<Py<PyAny>> {
-        Notes::of_events(self.0.bind(py))?.note(py, name, value, soon)
+        notes::write(self.0.bind(py), name, value, soon)
     }
 
     /// The durable notes of which the names start with `prefix`, sorted; awaitable.
     fn notes<'py>(&self, py: Python<'py>, prefix: String) -> PyResult<Bound<'py, PyAny>> {
-        Notes::of_events(self.0.bind(py))?.notes(py, prefix)
-    }
-
-    /// The notes of another store that is open, until the engine stops.
-    fn notes_of(&self, store: &Bound<'_, Store>) -> PyResult<Notes> {
-        Notes::of(self.0.bind(store.py()), &store.get().journal)
+        notes::read(self.0.bind(py), prefix)
     }
 
     /// Whether it is between start and stop.

@@ -9,7 +9,7 @@ mod faults;
 mod send;
 mod store;
 
-use ego_engine::{clock, context, cursor, envelope, feed, kind, notes};
+use ego_engine::{clock, context, cursor, envelope, feed, kind};
 use pyo3::prelude::*;
 
 /// The native half of `ego`.
@@ -28,7 +28,6 @@ fn _native(py: Python<'_>, module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<context::Context>()?;
     module.add_class::<cursor::Cursor>()?;
     module.add_class::<feed::Feed>()?;
-    module.add_class::<notes::Notes>()?;
     module.add_class::<envelope::EventEnvelope>()?;
     module.add_class::<envelope::StateEnvelope>()?;
     module.add("running", context::variable(py)?)?;
