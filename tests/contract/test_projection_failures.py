@@ -185,6 +185,88 @@ def test_a_letter_that_waits_behind_another_is_not_retried_before_it(store: Stor
     run(main())
 
 
+@pytest.mark.parametrize(("policy", "reached"), [(ego.Fail(), [1, 2]), (ego.Skip(), [1, 2, 4, 5])])
+def test_of_a_batch_that_fails_only_the_event_at_fault_is_missing(
+    store: Store, run: Run, policy: ego.Fail | ego.Skip, reached: list[int]
+) -> None:
+    taken = set[int]()
+
+    class Batches:
+        def handle_batch(self, envelopes: list[ego.EventEnvelope[Any]]) -> None:
+            positions = [envelope.position for envelope in envelopes]
+            if 3 in positions:
+                raise ValueError("not 3")
+            taken.update(positions)
+
+    async def main() -> None:
+        async with engine(store) as bank:
+            await write(bank, 5)
+            await bank.add_projection("batches", Batches(), policy=policy)
+            projection = bank.projection("batches")
+            if policy.skips:
+                await projection.wait_for(bank.get(Account, "a-0"), 5)
+            else:
+                assert (await stopped(bank, "batches")).position == 2
+            assert [letter.position for letter in projection.dead_letters()] == ([3] if policy.skips else [])
+        assert sorted(taken) == reached
+
+    run(main())
+
+
+def test_a_handler_that_has_sqlite_roll_back_takes_nothing_of_others_along(
+    store: Store, run: Run, tmp_path: Path
+) -> None:
+    def handle(envelope: ego.EventEnvelope[Any], tx: ego.ReadModelTransaction) -> None:
+        position = 1 if envelope.position == 3 else envelope.position
+        tx.execute("INSERT OR ROLLBACK INTO seen VALUES (?)", (position,))
+
+    async def main() -> None:
+        model = ego.SQLiteReadModel(
+            tmp_path / "seen.db", create=lambda tx: tx.execute("CREATE TABLE seen (position INTEGER UNIQUE)")
+        )
+        async with engine(store) as bank:
+            await write(bank, 5)
+            await bank.add_projection("seen", handle, policy=ego.Skip(), into=model)
+            projection = bank.projection("seen")
+            await projection.wait_for(bank.get(Account, "a-0"), 5)
+            assert [letter.position for letter in projection.dead_letters()] == [3]
+
+    run(main())
+    reader = sqlite3.connect(tmp_path / "seen.db")
+    assert reader.execute("SELECT position FROM seen ORDER BY rowid").fetchall() == [(1,), (2,), (4,), (5,)]
+    reader.close()
+
+
+def test_what_a_stopping_engine_refuses_a_handler_is_not_its_failure(store: Store, run: Run) -> None:
+    async def main() -> None:
+        entered, released, taken = asyncio.Event(), asyncio.Event(), list[int]()
+
+        async def forward(envelope: ego.EventEnvelope[Any]) -> None:
+            entered.set()
+            await released.wait()
+            if envelope.kind == Account.kind and envelope.entity_id == "a-0":
+                await bank.get(Account, "copy").send(Deposit(1))
+            taken.append(envelope.position)
+
+        bank = engine(store)
+        await bank.start()
+        await write(bank, 1)
+        await bank.add_projection("copies", forward, policy=ego.Skip())
+        await entered.wait()
+        stopping = asyncio.ensure_future(bank.stop())
+        await asyncio.sleep(0)
+        released.set()
+        assert (await stopping).finished
+        assert taken == []
+        async with bank:
+            await bank.add_projection("copies", forward, policy=ego.Skip())
+            projection = bank.projection("copies")
+            await projection.wait_for(bank.get(Account, "a-0"), 1)
+            assert (taken[0], projection.dead_letters()) == (1, [])
+
+    run(main())
+
+
 @pytest.mark.parametrize("policy", [ego.Fail(), ego.Skip(park_entity=True)])
 def test_a_handler_that_never_waits_leaves_the_loop_to_others(
     store: Store, run: Run, policy: ego.Fail | ego.Skip

@@ -1,5 +1,6 @@
 """Where a projection stands, and where it starts that has not stood anywhere."""
 
+from collections.abc import Awaitable
 from datetime import datetime
 from typing import Final, Literal, cast
 
@@ -11,14 +12,6 @@ from ego._seam import Cursor, NativeEngine
 Start = Literal["beginning", "end"] | int | Cursor | datetime
 
 MAX_POSITION: Final = 2**63 - 1
-WHAT_TO_DO: Final = "start it under another name, or remove what it has written and begin again"
-
-
-class Stored(msgspec.Struct, frozen=True, array_like=True):
-    """An offset as it is stored: everything up to `position` of that store has been handled."""
-
-    store_id: bytes
-    position: int
 
 
 def note_of(projection: str) -> str:
@@ -30,19 +23,12 @@ async def read(native: NativeEngine, projection: str) -> int | None:
     """The offset that the store keeps; `None` where there is none yet."""
     name = note_of(projection)
     value = dict(await native.notes(name)).get(name)
-    if value is None:
-        return None
-    stored = msgspec.msgpack.decode(value, type=Stored)
-    if stored.store_id != native.store_id():
-        raise ProjectionError(
-            f"the offset of projection {projection!r} is one of another store; {WHAT_TO_DO}", projection=projection
-        )
-    return stored.position
+    return None if value is None else msgspec.msgpack.decode(value, type=int)
 
 
-def encoded(native: NativeEngine, position: int) -> bytes:
-    """What `read` reads."""
-    return msgspec.msgpack.encode(Stored(native.store_id(), position))
+def write(native: NativeEngine, projection: str, position: int, *, soon: bool) -> Awaitable[None]:
+    """Stores it: with the next batch, or in one of its own. Nobody has to wait for it."""
+    return native.note(note_of(projection), msgspec.msgpack.encode(position), soon=soon)
 
 
 def check_reached(native: NativeEngine, projection: str, position: int) -> int:
@@ -51,7 +37,7 @@ def check_reached(native: NativeEngine, projection: str, position: int) -> int:
     if position > last:
         raise ProjectionError(
             f"projection {projection!r} stands at {position}, and the store ends at {last}: it is not the store that "
-            f"the projection has read; {WHAT_TO_DO}",
+            "the projection has read; start it under another name, or remove what it has written and begin again",
             projection=projection,
         )
     return position

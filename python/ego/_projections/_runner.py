@@ -429,12 +429,12 @@ class Runner:
         if self._into is not None:
             await self._into.begin().commit(position)
         else:
-            await self._native.note(_offset.note_of(self.name), _offset.encoded(self._native, position), soon=True)
+            await _offset.write(self._native, self.name, position, soon=True)
 
     def _save(self) -> None:
         """Stores the offset with the next batch of the store. That of a read model moves with its rows."""
         if self._done > self._saved and self._into is None:
-            self._native.note(_offset.note_of(self.name), _offset.encoded(self._native, self._done), soon=False)
+            _offset.write(self._native, self.name, self._done, soon=False)
             self._saved = self._done
 
     async def _share(self) -> None:
