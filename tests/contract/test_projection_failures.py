@@ -237,11 +237,18 @@ def test_a_handler_that_has_sqlite_roll_back_takes_nothing_of_others_along(
     reader.close()
 
 
-def test_what_a_stopping_engine_refuses_a_handler_is_not_its_failure(store: Store, run: Run) -> None:
+@pytest.mark.parametrize("policy", [ego.Skip(), ego.RetryAndSkip(attempts=2, delay=0.001)])
+def test_what_a_stopping_engine_refuses_a_handler_is_not_its_failure(
+    store: Store, run: Run, policy: ego.Skip | ego.RetryAndSkip
+) -> None:
     async def main() -> None:
         entered, released, taken = asyncio.Event(), asyncio.Event(), list[int]()
+        failures = [policy.attempts - 1]
 
         async def forward(envelope: ego.EventEnvelope[Any]) -> None:
+            if failures[0] > 0:
+                failures[0] -= 1
+                raise ValueError("not yet")
             entered.set()
             await released.wait()
             if envelope.kind == Account.kind and envelope.entity_id == "a-0":
@@ -251,7 +258,7 @@ def test_what_a_stopping_engine_refuses_a_handler_is_not_its_failure(store: Stor
         bank = engine(store)
         await bank.start()
         await write(bank, 1)
-        await bank.add_projection("copies", forward, policy=ego.Skip())
+        await bank.add_projection("copies", forward, policy=policy)
         await entered.wait()
         stopping = asyncio.ensure_future(bank.stop())
         await asyncio.sleep(0)
@@ -259,7 +266,7 @@ def test_what_a_stopping_engine_refuses_a_handler_is_not_its_failure(store: Stor
         assert (await stopping).finished
         assert taken == []
         async with bank:
-            await bank.add_projection("copies", forward, policy=ego.Skip())
+            await bank.add_projection("copies", forward, policy=policy)
             projection = bank.projection("copies")
             await projection.wait_for(bank.get(Account, "a-0"), 1)
             assert (taken[0], projection.dead_letters()) == (1, [])

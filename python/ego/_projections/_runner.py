@@ -290,6 +290,9 @@ class Runner:
         if error is None:
             self.phase = "running"
             return True
+        if self._leaving.is_set():
+            # An engine that stops refuses what a handler sends: nothing is judged by that, and the event comes again.
+            return False
         if self._policy.skips:
             self.phase, self.error = "running", error
             await self.letters.add(envelope, error, attempts)
@@ -377,8 +380,7 @@ class Runner:
         """Raises what is meant for this task or for the process."""
         task = asyncio.current_task()
         is_cancelled = isinstance(error, asyncio.CancelledError) and task is not None and task.cancelling() > 0
-        is_refused = isinstance(error, EngineNotStartedError) and self._leaving.is_set()
-        if is_cancelled or is_refused or isinstance(error, KeyboardInterrupt | SystemExit | GeneratorExit):
+        if is_cancelled or isinstance(error, KeyboardInterrupt | SystemExit | GeneratorExit):
             raise error
 
     async def _retry_letters(self) -> None:
@@ -398,6 +400,8 @@ class Runner:
                         taken += 1
                         continue
                     held.add(letter.entity)
+                    if self._leaving.is_set():
+                        continue
                     await self.letters.add(envelope, error, letter.attempts + 1)
             except BaseException as failure:
                 if not answer.done():
